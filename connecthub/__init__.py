@@ -1,0 +1,3 @@
+"""ConnectHub: an integration hub in one asyncio process and one PostgreSQL."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The engine: from a due Job to a stored, explained result."""

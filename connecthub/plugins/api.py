@@ -1,0 +1,65 @@
+"""What the author of a Job sees: `BaseJob` and `RunContext`."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel
+
+
+def _ignore_mask(text: str) -> None:
+    """Outside a hub there is no log to mask."""
+
+
+def _ignore_progress(done: int, total: int | None) -> None:
+    """Outside a hub nobody watches."""
+
+
+@dataclass(eq=False)
+class RunContext:
+    """The run that a plugin is part of. `run_id` is `job_logs.id`."""
+
+    run_id: int
+    job_id: str
+    scheduled_for: datetime | None
+    attempt: int
+    trigger: Literal["schedule", "manual", "retry", "api"]
+    idempotency_key: str
+    on_mask: Callable[[str], None] = field(default=_ignore_mask, repr=False)
+    on_progress: Callable[[int, int | None], None] = field(default=_ignore_progress, repr=False)
+    cancel_event: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the run should stop: a person cancelled it, it timed out, or the hub shuts down."""
+        return self.cancel_event.is_set()
+
+    def mask(self, text: str) -> None:
+        """From now on hide `text` (a token got at run time, say) in everything this run stores."""
+        self.on_mask(text)
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """Tell how far the run is: `done` of `total` units, `total` None where it is not known."""
+        self.on_progress(done, total)
+
+
+class BaseJob(ABC):
+    """A Job class. Write `run`, plain or `async`; the first line of the class's docstring is its description.
+
+    `Params` and `Secrets`, where set, are pydantic models that public_cfg and secret_cfg are checked against
+    when a Job is saved. One object is made per run, without arguments.
+    """
+
+    Params: ClassVar[type[BaseModel] | None] = None
+    Secrets: ClassVar[type[BaseModel] | None] = None
+
+    ctx: RunContext
+
+    @abstractmethod
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        """Do the work and return what should be stored as the run's result: anything JSON, or None."""

@@ -1,0 +1,1 @@
+"""Vault, passwords and redaction."""

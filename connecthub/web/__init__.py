@@ -1,0 +1,1 @@
+"""The admin and the HTTP routes."""

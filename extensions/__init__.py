@@ -1,0 +1,1 @@
+"""Plugins that come with ConnectHub. Copy one to start your own."""
