@@ -1,0 +1,444 @@
+"""The settings: config.toml and the environment, checked once at start.
+
+`load_settings` is the only door. Every setting has a default (config.example.toml lists them all), the file
+overrides defaults, and `CONNECTHUB_<SECTION>__<NAME>` (lists as JSON) overrides the file. What is unknown or
+out of bounds is a ConfigError of one line that names the file or the variable; it never shows a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from connecthub.errors import ConfigError
+
+_PREFIX = "CONNECTHUB_"
+_DEFAULT_FILE = Path("config.toml")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Settings whose value no message may show. A path may be shown, but people paste the key itself there.
+_SECRET = {("database", "url"), ("security", "admin_password"), ("security", "fernet_key_path")}
+
+
+def _no_bool(value: object) -> object:
+    # TOML's `true` would otherwise pass as the number 1.
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("must not contain control characters or line breaks")
+    return value
+
+
+def _json_list(value: object) -> object:
+    """A list from the environment arrives as JSON text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError('must be a list; in the environment as JSON, such as ["extensions"]') from None
+
+
+def _dotted(value: str) -> str:
+    if not all(part.isidentifier() for part in value.split(".")):
+        raise ValueError("must hold names of Python packages, such as extensions or company.jobs")
+    return value
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+Text = Annotated[str, AfterValidator(_one_line)]
+Name = Annotated[Text, Field(min_length=1)]
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Seconds = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False, ge=0)]
+Packages = Annotated[
+    tuple[Annotated[str, AfterValidator(_dotted)], ...],
+    NoDecode,
+    BeforeValidator(_json_list),
+    Field(min_length=1),
+]
+Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class AppSettings(_Section):
+    """[app]"""
+
+    name: Name = Field("ConnectHub", max_length=100)
+
+
+class ServerSettings(_Section):
+    """[server]: where the admin listens; port 0 lets the system choose."""
+
+    host: Name = "127.0.0.1"
+    port: Whole = Field(8000, ge=0, le=65535)
+
+
+class DatabaseSettings(_Section):
+    """[database]: `url` is empty for the embedded PostgreSQL."""
+
+    url: SecretStr = SecretStr("")
+
+    @field_validator("url")
+    @classmethod
+    def _is_postgresql(cls, url: SecretStr) -> SecretStr:
+        _dsn(url.get_secret_value())
+        return url
+
+    @property
+    def dsn(self) -> str:
+        """The URL as asyncpg and libpq read it, or "" for the embedded one. Never print it."""
+        return _dsn(self.url.get_secret_value())
+
+
+class DataSettings(_Section):
+    """[data]"""
+
+    dir: Name = "data"
+
+
+class SecuritySettings(_Section):
+    """[security]: an empty path is <data>/fernet.key, an empty password a random one at first start."""
+
+    fernet_key_path: Text = ""
+    admin_password: SecretStr = SecretStr("")
+
+    @field_validator("fernet_key_path")
+    @classmethod
+    def _is_no_key(cls, path: str) -> str:
+        if re.fullmatch(r"[A-Za-z0-9_-]{43}=", path):
+            raise ValueError("must be the path of the key file, not the key itself")
+        return path
+
+
+class LogSettings(_Section):
+    """[logs]: an empty `dir` is <data>/logs, "off" is none."""
+
+    dir: Text = ""
+    level: Level = "INFO"
+
+
+class SchedulerSettings(_Section):
+    """[scheduler]: the zone of Jobs that name none."""
+
+    timezone: Name = "Asia/Shanghai"
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (LookupError, ValueError, OSError):  # OSError: "Asia" is a folder of the zone database
+            raise ValueError("must be a time zone such as Asia/Shanghai or UTC") from None
+        return name
+
+
+class PoolSettings(_Section):
+    """[pool]: `heartbeat_s` 0 is a quarter of the lease, `timeout_s` 0 is no time limit."""
+
+    size: Whole = Field(32, ge=1, le=10_000)
+    lease_s: Seconds = Field(60, ge=2, le=86_400)
+    heartbeat_s: Seconds = 0
+    timeout_s: Seconds = 3600
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _beats_twice_in_a_lease(cls, beat: float, info: ValidationInfo) -> float:
+        lease = info.data.get("lease_s")  # missing where lease_s itself is wrong, which is reported then
+        if lease is not None and beat >= lease / 2:
+            raise ValueError(f"must be less than half of lease_s ({lease:g})")
+        return beat
+
+
+class PluginSettings(_Section):
+    """[plugins]: the packages that Jobs may come from, and the folder that holds them."""
+
+    packages: Packages = ("extensions",)
+    path: Name = "."
+
+
+class Settings(BaseSettings):
+    """All settings, frozen; `repr` hides the database URL and the password.
+
+    Relative paths are relative to the folder that was current when the settings were loaded, so that a plugin
+    which changes the folder moves nothing.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_prefix=_PREFIX,
+        env_nested_delimiter="__",
+    )
+
+    app: AppSettings = AppSettings()
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    data: DataSettings = DataSettings()
+    security: SecuritySettings = SecuritySettings()
+    logs: LogSettings = LogSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    pool: PoolSettings = PoolSettings()
+    plugins: PluginSettings = PluginSettings()
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed: `load_settings` reads file and environment, and knows which one was wrong."""
+        return (init_settings,)
+
+    @property
+    def data_dir(self) -> Path:
+        """The data folder, absolute."""
+        return self._absolute(self.data.dir)
+
+    @property
+    def fernet_key_path(self) -> Path:
+        """The key file, absolute."""
+        given = self.security.fernet_key_path
+        return self._absolute(given) if given else self.data_dir / "fernet.key"
+
+    @property
+    def log_dir(self) -> Path | None:
+        """The folder of connecthub.log, absolute; None when file logging is off."""
+        if self.logs.dir.lower() == "off":
+            return None
+        return self._absolute(self.logs.dir) if self.logs.dir else self.data_dir / "logs"
+
+    @property
+    def plugin_path(self) -> Path:
+        """The folder that holds the plugin packages, absolute; joins sys.path."""
+        return self._absolute(self.plugins.path)
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """Seconds between two renewals of the leases."""
+        return self.pool.heartbeat_s or self.pool.lease_s / 4
+
+    def _absolute(self, given: str) -> Path:
+        # Symbolic links stay: messages then show the path that a person knows.
+        return self._folder / os.path.expanduser(given)
+
+
+def load_settings(config_file: Path | None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings in `environ`, over those in `config_file`, else CONNECTHUB_CONFIG, else ./config.toml.
+
+    Raises ConfigError, one line, for a file that is missing or broken and for settings unknown or wrong.
+    """
+    environ = os.environ if environ is None else environ
+    file, named_by = _which_file(config_file, environ)
+    from_file = _read_file(file, named_by) if file else {}
+    from_environ = _read_environ(environ)
+    merged = {
+        section: {**from_file.get(section, {}), **from_environ.get(section, {})}
+        for section in from_file.keys() | from_environ.keys()
+    }
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        problems = [
+            _describe(
+                problem["loc"], problem["type"], problem["msg"], problem.get("input"), file, from_environ
+            )
+            for problem in error.errors(include_url=False)
+        ]
+    # Raised out here so that the ValidationError, which holds the values, is no part of the chain.
+    raise ConfigError("; ".join(problems))
+
+
+def _which_file(config_file: Path | None, environ: Mapping[str, str]) -> tuple[Path | None, str]:
+    """The file to read, if any, and what named it."""
+    if config_file is not None:
+        return config_file, "--config"
+    if environ.get("CONNECTHUB_CONFIG"):
+        return Path(environ["CONNECTHUB_CONFIG"]), "CONNECTHUB_CONFIG"
+    return (_DEFAULT_FILE, "") if _DEFAULT_FILE.exists() else (None, "")
+
+
+class _TomlSource(TomlConfigSettingsSource):
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        # utf-8-sig: some editors put a byte order mark in front, which TOML itself refuses.
+        return tomllib.loads(file_path.read_text("utf-8-sig"))
+
+
+def _read_file(file: Path, named_by: str) -> dict[str, dict[str, Any]]:
+    """The tables of a TOML file by section."""
+    if not file.is_file():
+        origin = f" (named by {named_by})" if named_by else ""
+        raise ConfigError(
+            f"config file {file}{origin} does not exist or is no file: "
+            "copy config.example.toml there, or correct the path"
+        )
+    try:
+        tables = _TomlSource(Settings, file)()
+    except OSError as error:
+        raise ConfigError(
+            f"config file {file} cannot be read: {error.strerror}; make it readable for this user"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {file} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"config file {file} is not valid TOML: {_with_line(error, file)}; correct it there"
+        ) from None
+    for section, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"config file {file}: {section!r} stands in no section; {_section_hint(section)}"
+            )
+    return tables
+
+
+def _with_line(error: tomllib.TOMLDecodeError, file: Path) -> str:
+    """The parser's message, with a line and a column also where it only says `end of document`."""
+    lines = file.read_text("utf-8-sig").split("\n")
+    return str(error).replace(
+        "end of document", f"line {len(lines)}, column {len(lines[-1]) + 1}, the end of the file"
+    )
+
+
+class _EnvironSource(EnvSettingsSource):
+    """pydantic-settings' reader of the environment, on a mapping that is passed in."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._environ.items()}
+
+
+def _read_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The settings in the environment by section; raises ConfigError for a variable that is no setting."""
+    known = [
+        _variable(section, name)
+        for section, field in Settings.model_fields.items()
+        for name in type(field.default).model_fields
+    ]
+    # CONNECTHUB_DATABASE_URL would silently start on another database. Kubernetes makes variables of that
+    # shape for its services (CONNECTHUB_SERVER_PORT=tcp://10.0.0.1:80); those are not meant for us.
+    near = {name.replace("__", "_"): name for name in known}
+    used = {}
+    for name, value in environ.items():
+        if name in known:
+            used[name] = value
+        elif name in near and not value.startswith(("tcp://", "udp://", "sctp://")):
+            raise ConfigError(
+                f"environment variable {name} is no setting: write {near[name]}, with two underscores"
+            )
+        elif name.upper().startswith(_PREFIX) and "__" in name:
+            raise ConfigError(f"environment variable {name} is an unknown setting: {_guess(name, known)}")
+    return _EnvironSource(used)()
+
+
+def _describe(
+    loc: tuple[int | str, ...],
+    kind: str,
+    message: str,
+    given: object,
+    file: Path | None,
+    environ: Mapping[str, Any],
+) -> str:
+    """One problem in words: where it stands and what is wrong; the value only where it is no secret."""
+    # A quoted key of TOML can hold a line break.
+    section, name = (_CONTROL.sub("?", str(part)) for part in (*loc, "")[:2])
+    if name in environ.get(section, {}):
+        place = f"environment variable {_variable(section, name)}"
+    else:
+        place = f"config file {file}: [{section}] {name}".rstrip()
+    if kind == "extra_forbidden":
+        if not name:
+            return f"{place} is an unknown section: {_section_hint(section)}"
+        names = ", ".join(type(Settings.model_fields[section].default).model_fields)
+        return f"{place} is an unknown setting: [{section}] has {names}"
+    if kind == "too_short":
+        message = "must not be empty"
+    text = message.removeprefix("Value error, ").replace("Input should", "must").split(", unable to parse")[0]
+    shown = (
+        "" if (section, name) in _SECRET else f" = {json.dumps(given, default=str, ensure_ascii=False)[:80]}"
+    )
+    return f"{place}{shown}: {text}"
+
+
+def _variable(section: str, name: str) -> str:
+    return f"{_PREFIX}{section}__{name}".upper()
+
+
+def _section_hint(section: str) -> str:
+    return _guess(f"[{section}]", [f"[{name}]" for name in Settings.model_fields])
+
+
+def _guess(name: str, known: Iterable[str]) -> str:
+    """The nearest known name as a question, or a pointer to the list."""
+    close = difflib.get_close_matches(name, known, 1, 0.8)
+    return f"did you mean {close[0]}?" if close else "config.example.toml lists every setting"
+
+
+def _dsn(url: str) -> str:
+    """`url` in the form of asyncpg and libpq, "" for "". Raises ValueError, which does not show the URL."""
+    url = url.strip()
+    if not url:
+        return ""
+    scheme, separator, rest = url.partition("://")
+    if not separator or not re.fullmatch(r"postgres(ql)?(\+\w+)?", scheme.lower()):
+        raise ValueError("must begin with postgresql:// (ConnectHub stores in PostgreSQL only)")
+    try:
+        parts = urlsplit(f"postgresql://{rest}")
+        for host in parts.netloc.rpartition("@")[2].split(","):
+            _ = urlsplit(f"//{host}").port  # raises where it is no number
+        _one_line(rest)
+        if parts.fragment:
+            raise ValueError("an unquoted #")
+    except ValueError:
+        raise ValueError(
+            "cannot be read as postgresql://user:password@host:port/database; "
+            "write characters such as @ : / # ? % in the password as %40 %3A %2F %23 %3F %25"
+        ) from None
+    # SQLAlchemy's asyncpg dialect spells libpq's sslmode as `ssl`.
+    return "postgresql://" + re.sub(r"([?&])ssl=", r"\1sslmode=", rest)

@@ -1,0 +1,182 @@
+"""The hub's own log: stdout and, where a folder is given, the rotating file connecthub.log.
+
+One record is one line, `2026-11-24T14:05:00.123+08:00 INFO connecthub.engine.tick: text`, in local time;
+control characters are written as escapes, and the lines of a traceback follow indented by four spaces.
+Nothing that goes wrong with an output reaches the code that logs: lost records are counted and told later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from io import FileIO, TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TextIO
+
+from connecthub.errors import ConfigError
+
+FILE_NAME = "connecthub.log"
+_MAX_BYTES = 10 * 1024 * 1024
+_BACKUPS = 5
+# Chatty below WARNING; httpx and httpcore also write URLs and headers, which hold tokens.
+_QUIET = ("httpx", "httpcore", "uvicorn.access", "apscheduler")
+
+# Line breaks of every kind, terminal escapes, and the marks that reverse the reading direction.
+_UNSAFE = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+_ESCAPES = {code: chr(code).encode("unicode_escape").decode("ascii") for code in _UNSAFE}
+
+
+class HubLog:
+    """The log as it is set up, until `close`."""
+
+    def __init__(self, handlers: list[logging.Handler]) -> None:
+        self._handlers = handlers
+
+    def exclude(self, belongs_elsewhere: Callable[[logging.LogRecord], bool]) -> None:
+        """Keeps records out of stdout and file for which the function says True.
+
+        It is called in the thread and context that logs, so that it can ask a ContextVar. What a plugin logs
+        is captured per run and masked there; here it would stand in clear.
+        """
+        for handler in self._handlers:
+            handler.addFilter(lambda record: not belongs_elsewhere(record))
+
+    def close(self) -> None:
+        """Takes the outputs off the root logger and closes them."""
+        for handler in self._handlers:
+            logging.getLogger().removeHandler(handler)
+            with contextlib.suppress(OSError, ValueError):
+                handler.close()
+
+
+def setup_logging(level: str, log_dir: Path | None) -> HubLog:
+    """Sends what all loggers say from `level` on to stdout and to `log_dir`/connecthub.log (None: no file).
+
+    The root logger itself passes INFO even where `level` is higher: the log of a run is not the hub's.
+    Raises ConfigError when the file cannot be written.
+    """
+    handlers: list[logging.Handler] = []
+    if log_dir is not None:
+        handlers.append(_open_file(log_dir))
+    if sys.stdout is not None:
+        handlers.append(_StdoutHandler(sys.stdout))
+    root = logging.getLogger()
+    for handler in handlers:
+        handler.setLevel(level)
+        handler.setFormatter(_LineFormatter())
+        root.addHandler(handler)
+    root.setLevel(min(logging.INFO, logging.getLevelNamesMapping()[level]))
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return HubLog(handlers)
+
+
+def _open_file(log_dir: Path) -> _FileHandler:
+    try:
+        log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _FileHandler(log_dir / FILE_NAME)
+    except OSError as error:
+        raise ConfigError(
+            f"log file {log_dir / FILE_NAME} cannot be written: {error.strerror}; make the folder writable "
+            'for this user, or set [logs] dir (CONNECTHUB_LOGS__DIR) to another one or to "off"'
+        ) from None
+
+
+class _LineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+        head = f"{time} {record.levelname} {record.name}: {_message(record)}".translate(_ESCAPES)
+        # exc_text holds what another handler's formatter has made of it already.
+        tail = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
+        stack = self.formatStack(record.stack_info) if record.stack_info else ""
+        lines = [line.translate(_ESCAPES) for text in (tail, stack) if text for line in text.split("\n")]
+        return "\n    ".join([head, *lines])
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # a logging call whose arguments do not fit, or whose argument cannot be shown
+        return f"{record.msg!r} (this message could not be put together from its arguments)"
+
+
+class _Tolerant(logging.StreamHandler[TextIO]):
+    """Counts the records that could not be written, and says so as soon as writing works again."""
+
+    _lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        before = self._lost
+        super().emit(record)
+        if before and self._lost == before:
+            self._lost = 0
+            super().emit(
+                logging.makeLogRecord(
+                    {
+                        "name": __name__,
+                        "levelno": logging.WARNING,
+                        "levelname": "WARNING",
+                        "msg": f"{before} earlier log records could not be written here",
+                    }
+                )
+            )
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called by logging inside the `except` of a failed write."""
+        self._lost += 1
+
+
+class _StdoutHandler(_Tolerant):
+    def format(self, record: logging.LogRecord) -> str:
+        encoding = self.stream.encoding or "utf-8"
+        return super().format(record).encode(encoding, "backslashreplace").decode(encoding)
+
+
+class _FileHandler(_Tolerant, RotatingFileHandler):
+    """10 MB x 5, mode 0600; goes on where the file was moved away, or rotated by another hub."""
+
+    def __init__(self, path: Path) -> None:
+        RotatingFileHandler.__init__(
+            self, path, maxBytes=_MAX_BYTES, backupCount=_BACKUPS, encoding="utf-8", errors="backslashreplace"
+        )
+
+    def _open(self) -> TextIOWrapper:
+        # Unbuffered: each record is one write, whole between those of other processes, and what failed is
+        # gone rather than tried again with the next one.
+        handle = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        return TextIOWrapper(
+            FileIO(handle, "ab"), encoding=self.encoding, errors=self.errors, write_through=True
+        )
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:
+        self._follow()
+        return bool(super().shouldRollover(record))
+
+    def doRollover(self) -> None:
+        try:
+            super().doRollover()
+        except OSError:
+            # The folder lost its permission, say: better a large file than none.
+            if self.stream is None:
+                self.stream = self._open()
+
+    def _follow(self) -> None:
+        """Opens the file anew where the path no longer leads to the one that is open."""
+        if self.stream is None:
+            return
+        here = os.fstat(self.stream.fileno())
+        try:
+            there = os.stat(self.baseFilename)
+            moved = (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
+        except FileNotFoundError:
+            moved = True
+        except OSError:
+            moved = False  # the folder cannot be looked into any more; the open file still takes lines
+        if moved:
+            old, self.stream = self.stream, self._open()
+            old.close()
