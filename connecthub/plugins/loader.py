@@ -1,0 +1,239 @@
+"""From a `handler_path` to its Job class, whatever the module does on the way.
+
+A handler_path is `pkg.mod:Class` (preferred) or `pkg.mod.Class`. It is compared with the allowed packages by
+whole dotted names before anything is imported. A class that was loaded stays as it is until the hub starts
+again; a failure is forgotten, together with the modules it brought in, so that the next run sees a corrected
+file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+from connecthub.errors import HandlerError
+from connecthub.plugins.api import BaseJob
+
+_MESSAGE_LIMIT = 300  # characters of a foreign message that a person is shown
+
+
+class Loader:
+    """Loads Job classes of the allowed `packages`; safe to call from any thread."""
+
+    def __init__(self, packages: tuple[str, ...], path: Path) -> None:
+        """`path` is the folder that holds the packages.
+
+        It joins sys.path in front, unless it is there already: an installed package, or one in the current
+        folder, that happens to have the same name must not hide the one the setting means.
+        """
+        self._packages = packages
+        self._path = path.resolve()
+        self._classes: dict[str, type[BaseJob]] = {}
+        self._lock = threading.Lock()
+        self._loading = 0
+        if str(self._path) not in sys.path:
+            sys.path.insert(0, str(self._path))
+
+    def cached(self, handler_path: str) -> type[BaseJob] | None:
+        """The class if it was loaded before; never imports, never blocks."""
+        return self._classes.get(handler_path)
+
+    def load(self, handler_path: str) -> type[BaseJob]:
+        """The Job class of `handler_path`. Raises HandlerError, and nothing else, with one line for a person.
+
+        Blocks for as long as the module's import does. SystemExit and KeyboardInterrupt raised by the module
+        become HandlerError too.
+        """
+        known = self._classes.get(handler_path)
+        if known is not None:
+            return known
+        module_name, class_name = self._split(handler_path)
+        with self._forget_on_failure(module_name):
+            module = self._import(handler_path, module_name)
+            cls = self._job_class(handler_path, module, class_name)
+        return self._classes.setdefault(handler_path, cls)
+
+    def _split(self, handler_path: str) -> tuple[str, str]:
+        """Module and class name; raises HandlerError where the form is wrong or the module not allowed."""
+        separator = ":" if ":" in handler_path else "."
+        module_name, _, class_name = handler_path.rpartition(separator)
+        if not all(part.isidentifier() for part in [*module_name.split("."), class_name]):
+            shown = repr(handler_path[:200])
+            raise HandlerError(
+                f"{shown} is no handler path: write pkg.mod:Class, for example extensions.hello.job:HelloJob"
+            )
+        if not self._allowed(module_name):
+            names = ", ".join(self._packages) or "(none)"
+            raise HandlerError(
+                f"{handler_path}: {module_name} is outside the allowed packages {names}; "
+                "move it into one of them or add its package to [plugins] packages"
+            )
+        return module_name, class_name
+
+    def _allowed(self, module_name: str) -> bool:
+        return any(module_name == name or module_name.startswith(f"{name}.") for name in self._packages)
+
+    def _import(self, handler_path: str, module_name: str) -> ModuleType:
+        importlib.invalidate_caches()  # a file written a moment ago must be found
+        try:
+            return importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            missing = error.name or ""
+            if missing and f"{module_name}.".startswith(f"{missing}."):
+                raise HandlerError(
+                    f"{handler_path}: there is no module {missing} in {self._path} or elsewhere on sys.path; "
+                    "correct the handler path or add the file"
+                ) from None
+            raise self._import_failed(handler_path, module_name, error) from error
+        except BaseException as error:  # sys.exit() at import must not end the hub
+            raise self._import_failed(handler_path, module_name, error) from error
+
+    def _import_failed(self, handler_path: str, module_name: str, error: BaseException) -> HandlerError:
+        where = f" ({place})" if (place := self._place(error)) else ""
+        return HandlerError(
+            f"{handler_path}: importing {module_name} failed: {describe(error)}{where}; "
+            "correct the module, the next run loads it again"
+        )
+
+    def _job_class(self, handler_path: str, module: ModuleType, class_name: str) -> type[BaseJob]:
+        """The class in `module`, checked; raises HandlerError."""
+        try:
+            found: Any = getattr(module, class_name, None)
+            complaint = _complaint(found, module.__name__, class_name)
+        except BaseException as error:  # a module's __getattr__ and a metaclass are foreign code as well
+            raise self._import_failed(handler_path, module.__name__, error) from error
+        if complaint:
+            raise HandlerError(f"{handler_path}: {complaint}")
+        cls: type[BaseJob] = found
+        return cls
+
+    @contextmanager
+    def _forget_on_failure(self, module_name: str) -> Iterator[None]:
+        """If the block raises, drop the modules of the allowed packages that its thread imported."""
+        with self._lock:
+            self._loading += 1
+        failed = True
+        try:
+            with _recorder.recording() as names:
+                yield
+            failed = False
+        finally:
+            with self._lock:
+                self._loading -= 1
+                if failed:
+                    self._forget({name for name in names if self._allowed(name)} | {module_name})
+
+    def _forget(self, names: set[str]) -> None:
+        """Drop `names` from sys.modules and from their packages, as far as nobody else may hold on to them.
+
+        While another load is under way packages stay, because an import below them needs them, and so do the
+        attributes by which `import pkg.mod` reaches a module. A package with other modules below it stays.
+        """
+        alone = self._loading == 0
+        kept = [name for name in list(sys.modules) if name not in names]
+        for name in names:
+            module = sys.modules.get(name)
+            if module is None:
+                continue
+            in_use = not alone or any(other.startswith(f"{name}.") for other in kept)
+            if in_use and hasattr(module, "__path__"):
+                continue
+            del sys.modules[name]
+            parent, _, child = name.rpartition(".")
+            package = sys.modules.get(parent)
+            if alone and package is not None and vars(package).get(child) is module:
+                delattr(package, child)
+
+    def _place(self, error: BaseException) -> str:
+        """Where in the author's code `error` arose, `hello/job.py line 3`; empty where that is not known."""
+        if isinstance(error, SyntaxError) and error.filename:
+            return self._shown(error.filename, error.lineno or 0)
+        place = ""
+        trace: TracebackType | None = error.__traceback__
+        while trace is not None:
+            frame = trace.tb_frame
+            if self._allowed(str(frame.f_globals.get("__name__", ""))):
+                place = self._shown(frame.f_code.co_filename, trace.tb_lineno)
+            trace = trace.tb_next
+        return place
+
+    def _shown(self, filename: str, line: int) -> str:
+        file = Path(filename)
+        shown = file.relative_to(self._path) if file.is_relative_to(self._path) else file
+        return f"{shown} line {line}"
+
+
+def describe(error: BaseException) -> str:
+    """`Type: message` on one line, cut at a length that a person reads; never raises."""
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+    except BaseException:  # a broken __str__ of a plugin's own exception
+        text = "(its message cannot be read)"
+    kind = type(error).__name__
+    return one_line(f"{kind}: {text}" if text else kind)
+
+
+def one_line(text: str) -> str:
+    """`text` with every run of white space as one blank, cut with an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MESSAGE_LIMIT else f"{line[: _MESSAGE_LIMIT - 1]}…"
+
+
+def _complaint(found: Any, module_name: str, class_name: str) -> str | None:
+    """What keeps `found` from being a Job class, or None."""
+    if found is None:
+        return f"{module_name} has no class {class_name}; correct the name or add the class"
+    if not isinstance(found, type):
+        kind = type(found).__name__
+        return f"{class_name} in {module_name} is a {kind}, no class; name a class derived from BaseJob"
+    if not issubclass(found, BaseJob):
+        return f"{class_name} in {module_name} is no BaseJob; derive it from connecthub.plugins.BaseJob"
+    if found.run is BaseJob.run or not callable(found.run):
+        return f"{class_name} in {module_name} does not implement run; write run(self, params, secrets)"
+    missing = sorted(getattr(found, "__abstractmethods__", ()))
+    if missing:
+        return f"{class_name} in {module_name} does not implement {', '.join(missing)}; write what is missing"
+    return None
+
+
+class _Recorder:
+    """An import hook that finds nothing and notes who looks: the names that a thread is first to import.
+
+    A comparison of sys.modules before and after would blame a load for what other threads import meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    @contextmanager
+    def recording(self) -> Iterator[set[str]]:
+        """Names that this thread begins to import in the block."""
+        before: set[str] | None = getattr(self._local, "names", None)
+        names: set[str] = set()
+        self._local.names = names
+        try:
+            yield names
+        finally:
+            self._local.names = before
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Note the name; the finders that follow do the finding."""
+        names: set[str] | None = getattr(self._local, "names", None)
+        if names is not None:
+            names.add(fullname)
+        return None
+
+
+_recorder = _Recorder()
+sys.meta_path.insert(
+    0, _recorder
+)  # once and for good: taking it out would disturb imports under way elsewhere
