@@ -9,6 +9,7 @@
     ├── ScheduleError           a cron expression or time zone is invalid      -> reason bad_schedule
     ├── HandlerError            a handler_path cannot be loaded as a Job class -> reason bad_handler
     ├── SecretError             a secret_cfg cannot be read                    -> reason bad_secret
+    ├── NotFoundError           what a person asked for is not there, or not any more
     ├── RefusedError            what a person asked for is not possible in this state
     └── IntegrationError        a call to an outside system failed
         ├── ConfigurationError  our side: parameters, client, company, sign, clock
@@ -58,6 +59,10 @@ class HandlerError(ConnectHubError):
 
 class SecretError(ConnectHubError):
     """A secret_cfg cannot be read."""
+
+
+class NotFoundError(ConnectHubError):
+    """What a person asked for is not there, or not any more."""
 
 
 class RefusedError(ConnectHubError):

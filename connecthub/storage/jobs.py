@@ -1,0 +1,131 @@
+"""Jobs and runs as the admin's forms and pages read and write them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from connecthub.errors import NotFoundError, RefusedError
+from connecthub.storage import audit
+
+if TYPE_CHECKING:
+    from connecthub.storage.database import Database
+
+Row = asyncpg.Record
+
+
+@dataclass(frozen=True)
+class JobDefinition:
+    """What a person saves. `public_cfg` is JSON text, `secret_cfg` a token of the vault or None for none."""
+
+    id: str
+    name: str
+    tags: list[str]
+    enabled: bool
+    cron_expr: str
+    timezone: str
+    handler_path: str
+    public_cfg: str
+    secret_cfg: str | None
+    misfire: str
+    misfire_window_s: int
+    overlap: str
+    timeout_s: int | None
+    max_attempts: int
+    retry_delays: list[int]
+    rerun_lost: bool
+    priority: int
+    keep_secret: bool = False  # secret_cfg stays what it is in the database
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who does something, and from which address."""
+
+    username: str
+    address: str | None
+
+
+_COLUMNS = (
+    "id, name, tags, enabled, cron_expr, timezone, handler_path, public_cfg, secret_cfg, misfire, "
+    "misfire_window_s, overlap, timeout_s, max_attempts, retry_delays, rerun_lost, priority"
+)
+_INSERT = f"""
+INSERT INTO jobs ({_COLUMNS})
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+"""
+_UPDATE = """
+UPDATE jobs SET name = $2, tags = $3, enabled = $4, cron_expr = $5, timezone = $6, handler_path = $7,
+    public_cfg = $8::jsonb, secret_cfg = CASE WHEN $18 THEN secret_cfg ELSE $9 END, misfire = $10,
+    misfire_window_s = $11, overlap = $12, timeout_s = $13, max_attempts = $14, retry_delays = $15,
+    rerun_lost = $16, priority = $17
+WHERE id = $1
+"""
+
+
+def _values(job: JobDefinition) -> list[Any]:
+    """The values of `_COLUMNS`, in its order."""
+    return [getattr(job, name) for name in _COLUMNS.split(", ")]
+
+
+async def create_job(db: Database, job: JobDefinition, actor: Actor, detail: dict[str, Any]) -> None:
+    """Store a new Job. Raises RefusedError where the id is taken, asyncpg.DataError for a value it refuses."""
+    try:
+        async with db.transaction(actor.username) as connection:
+            await connection.execute(_INSERT, *_values(job))
+            await audit.record(connection, actor.username, "job.create", job.id, actor.address, detail)
+    except asyncpg.UniqueViolationError:
+        raise RefusedError(f"there is a Job {job.id} already") from None
+
+
+async def update_job(db: Database, job: JobDefinition, actor: Actor, detail: dict[str, Any]) -> None:
+    """Store what was changed. Raises NotFoundError, asyncpg.DataError for a value it refuses."""
+    async with db.transaction(actor.username) as connection:
+        done = await connection.execute(_UPDATE, *_values(job), job.keep_secret)
+        if done == "UPDATE 0":
+            raise NotFoundError(f"there is no Job {job.id}")
+        await audit.record(connection, actor.username, "job.update", job.id, actor.address, detail)
+
+
+async def delete_job(db: Database, job_id: str, actor: Actor) -> None:
+    """Delete the Job with its runs and revisions. Raises NotFoundError, RefusedError while a run is going."""
+    try:
+        async with db.transaction(actor.username) as connection:
+            if await connection.execute("DELETE FROM jobs WHERE id = $1", job_id) == "DELETE 0":
+                raise NotFoundError(f"there is no Job {job_id}")
+            await audit.record(connection, actor.username, "job.delete", job_id, actor.address)
+    except asyncpg.ObjectInUseError as error:
+        raise RefusedError(str(error)) from None
+
+
+async def read_job(db: Database, job_id: str) -> Row | None:
+    """Everything about a Job, its encrypted secret_cfg included, with its newest revision."""
+    return await db.pool.fetchrow(
+        "SELECT j.*, r.number AS revision, r.saved_at, r.saved_by"
+        " FROM jobs j JOIN job_revisions r ON r.id = j.revision_id WHERE j.id = $1",
+        job_id,
+    )
+
+
+async def latest_runs(db: Database, job_id: str, count: int) -> list[Row]:
+    """The newest runs of a Job, without their large columns."""
+    return await db.pool.fetch(
+        "SELECT id, status, reason, trigger, attempt, scheduled_for, queued_at, started_at, finished_at,"
+        " left(message, 200) AS excerpt FROM job_logs WHERE job_id = $1 ORDER BY id DESC LIMIT $2",
+        job_id,
+        count,
+    )
+
+
+async def read_run(db: Database, log_id: int) -> Row | None:
+    """Everything about a run and what it ran with; of the secrets only whether there were any."""
+    return await db.pool.fetchrow(
+        "SELECT l.*, r.number AS revision, r.handler_path, r.public_cfg || coalesce(l.params, '{}') AS public_cfg,"
+        " r.secret_cfg IS NOT NULL AS has_secret, r.max_attempts,"
+        " is_going(l.status, l.not_before, l.lease_expires_at) AS going,"
+        " EXISTS (SELECT FROM jobs j WHERE j.id = l.job_id) AS job_exists"
+        " FROM job_logs l JOIN job_revisions r ON r.id = l.revision_id WHERE l.id = $1",
+        log_id,
+    )

@@ -1,0 +1,54 @@
+"""The tables as the admin's lists read them. What writes, and what a run touches, is plain SQL elsewhere.
+
+`jobs.secret_cfg` is not mapped on purpose: no page that is made from these classes can show it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, DateTime, Text, func
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
+
+_EXCERPT = 200  # characters of a message in a list
+
+
+class Base(DeclarativeBase):
+    """Base of the mapped tables."""
+
+
+class Job(Base):
+    """A row of the list of Jobs."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    enabled: Mapped[bool]
+    cron_expr: Mapped[str] = mapped_column(Text)
+    timezone: Mapped[str] = mapped_column(Text)
+    handler_path: Mapped[str] = mapped_column(Text)
+    last_run_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    next_run_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    schedule_error: Mapped[str | None] = mapped_column(Text)
+
+
+class JobLog(Base):
+    """A row of the list of runs; the large columns stay in the database."""
+
+    __tablename__ = "job_logs"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    job_id: Mapped[str] = mapped_column(Text)
+    trigger: Mapped[str] = mapped_column(Text)
+    status: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str | None] = mapped_column(Text)
+    attempt: Mapped[int]
+    scheduled_for: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    queued_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    message: Mapped[str | None] = mapped_column(Text, deferred=True)
+    excerpt: Mapped[str | None] = column_property(func.left(message, _EXCERPT))

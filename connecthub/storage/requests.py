@@ -1,0 +1,122 @@
+"""What people ask of runs: start one, retry one, cancel one. Each writes a row and notifies the hubs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from connecthub.errors import NotFoundError, RefusedError
+from connecthub.storage.database import CHANNEL
+
+if TYPE_CHECKING:
+    from connecthub.storage.database import Connected, Database
+
+STILL_RUNNING = "still running: wait until the run has ended, then retry"
+
+_RUN = """
+INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key, priority, params, triggered_by)
+SELECT id, revision_id, $2, 'QUEUED', id || ':run:' || $3::text, priority, $4::jsonb, $5
+FROM jobs WHERE id = $1 FOR KEY SHARE
+RETURNING id
+"""
+
+
+async def request_run(
+    db: Database, job_id: str, *, by: str, params: dict[str, Any] | None = None, trigger: str = "manual"
+) -> int:
+    """Queue a run of the Job now, `params` overriding its public_cfg for this once; the run's id.
+
+    A disabled Job runs too, and beside a run that is going. Raises NotFoundError.
+    """
+    overrides = None if params is None else json.dumps(params, ensure_ascii=False)
+    async with db.transaction() as connection:
+        run_id = await connection.fetchval(_RUN, job_id, trigger, str(uuid4()), overrides, by)
+        if run_id is None:
+            raise NotFoundError(f"there is no Job {job_id}")
+        await _tell(connection, "run")
+    return int(run_id)
+
+
+_RETRY = """
+INSERT INTO job_logs (job_id, revision_id, trigger, status, scheduled_for, retry_of, idempotency_key, priority,
+                      params, triggered_by)
+SELECT o.job_id, o.revision_id, 'retry', 'QUEUED', o.scheduled_for, o.id, o.idempotency_key, o.priority,
+       o.params, $2
+FROM job_logs o JOIN jobs j ON j.id = o.job_id WHERE o.id = $1 FOR KEY SHARE OF j
+RETURNING id
+"""
+_GOING = """
+SELECT id FROM job_logs WHERE idempotency_key = $1 AND is_going(status, not_before, lease_expires_at)
+ORDER BY id LIMIT 1
+"""
+# A person's retry takes the place of the attempt that would have come by itself.
+_TAKE_OVER = """
+UPDATE job_logs SET status = 'CANCELLED', reason = 'superseded', finished_at = clock_timestamp()
+WHERE idempotency_key = $1 AND status = 'QUEUED'
+"""
+
+
+async def retry_run(db: Database, log_id: int, *, by: str) -> int:
+    """Queue the run again as it ran: its revision, overrides and fire time; the new run's id.
+
+    Raises NotFoundError, and RefusedError while a run with the same idempotency key is going.
+    """
+    async with db.transaction() as connection:
+        key = await connection.fetchval("SELECT idempotency_key FROM job_logs WHERE id = $1", log_id)
+        if key is None:
+            raise NotFoundError(f"there is no run {log_id}")
+        # Two retries at once: the second one sees what the first has queued.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", key)
+        if await connection.fetchval(_GOING, key) is not None:
+            raise RefusedError(STILL_RUNNING)
+        await connection.execute(_TAKE_OVER, key)
+        run_id = await connection.fetchval(_RETRY, log_id, by)
+        if run_id is None:
+            raise NotFoundError(f"the Job of run {log_id} is gone")
+        await _tell(connection, "run")
+    return int(run_id)
+
+
+# Rule 17: one UPDATE with a CASE; two statements would miss a release in between.
+_CANCEL = """
+UPDATE job_logs SET
+    cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp()),
+    meta = meta || jsonb_build_object('cancelled_by', $2::text),
+    reason = CASE status WHEN 'QUEUED' THEN 'cancelled' ELSE reason END,
+    finished_at = CASE status WHEN 'QUEUED' THEN clock_timestamp() ELSE finished_at END,
+    status = CASE status WHEN 'QUEUED' THEN 'CANCELLED' ELSE status END
+WHERE id = $1 AND status IN ('QUEUED', 'RUNNING')
+RETURNING status
+"""
+
+
+async def cancel_run(db: Database, log_id: int, *, by: str) -> str:
+    """Cancel a queued run (CANCELLED), or ask a running one to stop (RUNNING); which of the two.
+
+    Raises NotFoundError, and RefusedError where the run has ended.
+    """
+    async with db.transaction() as connection:
+        status = await connection.fetchval(_CANCEL, log_id, by)
+        if status is None:
+            if await connection.fetchval("SELECT true FROM job_logs WHERE id = $1", log_id):
+                raise RefusedError(f"run {log_id} has ended already")
+            raise NotFoundError(f"there is no run {log_id}")
+        await _tell(connection, f"cancel {log_id}")
+    return str(status)
+
+
+async def set_paused(db: Database, paused: bool, *, by: str) -> None:
+    """Pause all hubs (ticks insert nothing, claims take nothing), or resume them."""
+    async with db.transaction() as connection:
+        await connection.execute(
+            "UPDATE hub_state SET paused_at = CASE WHEN $1 THEN clock_timestamp() END,"
+            " paused_by = CASE WHEN $1 THEN $2::text END",
+            paused,
+            by,
+        )
+        await _tell(connection, "run")
+
+
+async def _tell(connection: Connected, payload: str) -> None:
+    await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)

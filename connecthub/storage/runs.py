@@ -1,0 +1,320 @@
+"""All SQL that decides who owns a run: claim, lease, end. `worker_id` is the hub; times are the database's.
+
+Every write to a claimed run says `id AND worker_id AND status` and looks at what it hit, so that repeating it
+after a lost answer is harmless.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from connecthub.storage.database import CHANNEL
+
+if TYPE_CHECKING:
+    from connecthub.storage.database import Database
+
+# Sessions of the engine: the queue is empty when its plans are made and full when they are used, so that a
+# plan that reads the whole table must never look cheap.
+ENGINE_SETTINGS = {"enable_seqscan": "off"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run that this hub owns. `claimed_at` is the database's clock."""
+
+    id: int
+    job_id: str
+    revision_id: int
+    trigger: str
+    scheduled_for: datetime | None
+    attempt: int
+    idempotency_key: str
+    params: str | None
+    cancel_requested: bool
+    claimed_at: datetime
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a revision says of how to run its Job; JSON as text."""
+
+    id: int
+    handler_path: str
+    public_cfg: str
+    secret_cfg: str | None
+    timeout_s: int | None
+    max_attempts: int
+    retry_delays: list[int]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of one run, ready to be stored. JSON fields are text.
+
+    `returned`: the plugin's code is over and its place free. `retry_delay_s`: seconds until the next attempt,
+    None where the outcome allows none.
+    """
+
+    id: int
+    status: str
+    reason: str | None = None
+    message: str | None = None
+    traceback: str | None = None
+    run_log: str | None = None
+    result: str | None = None
+    progress: str | None = None
+    meta: str = "{}"
+    started_at: datetime | None = None
+    returned: bool = True
+    retry_delay_s: int | None = None
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a going run has to show by now."""
+
+    id: int
+    run_log: str
+    progress: str | None
+    started_at: datetime | None
+
+
+@dataclass
+class Beat:
+    """What the beat found: claims whose answer was lost, and runs that a person wants to end."""
+
+    lost_claims: list[Claim] = field(default_factory=list)
+    running: set[int] = field(default_factory=set)
+    cancelled: set[int] = field(default_factory=set)
+
+
+_CLAIMED = """l.id, l.job_id, l.revision_id, l.trigger, l.scheduled_for, l.attempt, l.idempotency_key, l.params,
+    l.cancel_requested_at IS NOT NULL AS cancel_requested, clock_timestamp() AS claimed_at"""
+
+# Rule 6. The lower-id clause keeps two concurrent claims of one Job apart without a lock.
+_CLAIM = f"""
+WITH ready AS MATERIALIZED (
+    SELECT q.id FROM job_logs q
+    WHERE q.status = 'QUEUED'
+      AND (SELECT paused_at IS NULL FROM hub_state)
+      AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
+      AND (q.attempt = 1 OR NOT EXISTS (
+            SELECT FROM job_logs c
+            WHERE c.idempotency_key = q.idempotency_key AND c.id < q.id
+              AND is_going(c.status, c.not_before, c.lease_expires_at)))
+      AND (q.trigger <> 'schedule'
+           OR (SELECT j.overlap = 'allow' FROM jobs j WHERE j.id = q.job_id)
+           OR NOT EXISTS (
+            SELECT FROM job_logs o
+            WHERE o.job_id = q.job_id AND o.id <> q.id
+              AND (o.status = 'QUEUED' OR o.lease_expires_at IS NOT NULL)
+              AND CASE WHEN o.status = 'QUEUED' THEN o.id < q.id AND o.trigger = 'schedule' ELSE true END
+              AND is_going(o.status, o.not_before, o.lease_expires_at)))
+    ORDER BY q.priority DESC, (q.trigger = 'schedule'), q.id
+    LIMIT $3
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE job_logs l
+SET status = 'RUNNING', worker_id = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $2)
+FROM ready WHERE l.id = ready.id AND l.status = 'QUEUED'
+RETURNING {_CLAIMED}, l.priority
+"""
+
+
+async def claim(db: Database, worker_id: UUID, lease_s: float, places: int) -> list[Claim]:
+    """Take at most `places` queued runs for `worker_id`, in order of priority, people's runs, id."""
+    rows = await db.pool.fetch(_CLAIM, worker_id, lease_s, places)
+    rows.sort(key=lambda row: (-row["priority"], row["trigger"] == "schedule", row["id"]))
+    return [_claim(row) for row in rows]
+
+
+def _claim(row: Any) -> Claim:
+    return Claim(*(row[name] for name in Claim.__dataclass_fields__))
+
+
+async def definitions(db: Database, revision_ids: Sequence[int]) -> dict[int, Definition]:
+    """The definitions that these revisions hold, by revision id."""
+    rows = await db.pool.fetch(
+        "SELECT id, handler_path, public_cfg, secret_cfg, timeout_s, max_attempts, retry_delays"
+        " FROM job_revisions WHERE id = ANY($1::bigint[])",
+        revision_ids,
+    )
+    return {row["id"]: Definition(**dict(row)) for row in rows}
+
+
+# Rule 13: the part of "is another attempt due" that only the database knows; e is the ended run.
+_ANOTHER_IS_DUE = """
+    e.cancel_requested_at IS NULL
+    AND (e.trigger <> 'schedule' OR EXISTS (SELECT FROM jobs j WHERE j.id = e.job_id AND j.enabled))
+    AND NOT EXISTS (SELECT FROM job_logs s
+                    WHERE s.idempotency_key = e.idempotency_key AND s.status = 'SUCCESS')
+    AND (e.trigger <> 'schedule'
+         OR (SELECT j.overlap = 'allow' FROM jobs j WHERE j.id = e.job_id)
+         OR NOT EXISTS (SELECT FROM job_logs n
+                        WHERE n.job_id = e.job_id AND n.trigger = 'schedule' AND n.attempt = 1
+                          AND n.scheduled_for > e.scheduled_for AND n.status <> 'SKIPPED'))
+"""
+_ATTEMPT_COLUMNS = """job_id, revision_id, trigger, status, scheduled_for, attempt, retry_of, idempotency_key,
+    priority, params, not_before, triggered_by"""
+_NEXT_ATTEMPT = f"""
+    INSERT INTO job_logs ({_ATTEMPT_COLUMNS})
+    SELECT e.job_id, e.revision_id, e.trigger, 'QUEUED', e.scheduled_for, e.attempt + 1, e.id, e.idempotency_key,
+           e.priority, e.params, clock_timestamp() + make_interval(secs => e.retry_delay_s), e.triggered_by
+    FROM due e
+    ON CONFLICT DO NOTHING
+"""
+_ENDED = """l.id, l.job_id, l.revision_id, l.trigger, l.scheduled_for, l.attempt, l.idempotency_key, l.priority,
+    l.params, l.triggered_by, l.cancel_requested_at"""
+
+_END = f"""
+WITH ended AS (
+    UPDATE job_logs l
+    SET status = e.status, reason = e.reason, message = e.message, traceback = e.traceback, run_log = e.run_log,
+        result = e.result::jsonb, progress = e.progress::jsonb, meta = l.meta || e.meta::jsonb,
+        started_at = e.started_at, finished_at = clock_timestamp(),
+        lease_expires_at = CASE WHEN e.returned THEN NULL ELSE l.lease_expires_at END
+    FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+                $10::text[], $11::timestamptz[], $12::boolean[], $13::int[])
+         AS e(id, status, reason, message, traceback, run_log, result, progress, meta, started_at, returned,
+              retry_delay_s)
+    WHERE l.id = e.id AND l.worker_id = $1 AND l.status IN ('RUNNING', 'LOST')
+    RETURNING {_ENDED}, e.retry_delay_s
+), due AS (
+    SELECT * FROM ended e WHERE e.retry_delay_s IS NOT NULL AND {_ANOTHER_IS_DUE}
+), next AS ({_NEXT_ATTEMPT} RETURNING retry_of
+), superseded AS (
+    -- Rule 14: an owner that came back makes later attempts of its chain needless.
+    UPDATE job_logs n SET status = 'CANCELLED', reason = 'superseded', finished_at = clock_timestamp()
+    FROM ended e
+    WHERE n.idempotency_key = e.idempotency_key AND n.id > e.id AND n.attempt > e.attempt
+      AND n.status = 'QUEUED' AND NOT EXISTS (SELECT FROM due WHERE due.id = e.id)
+)
+SELECT e.id, e.retry_delay_s FROM ended e LEFT JOIN next ON next.retry_of = e.id
+"""
+
+
+async def store_endings(db: Database, worker_id: UUID, endings: Sequence[Ending]) -> None:
+    """Store the ends of runs of `worker_id`, and queue the next attempts that are due, in one statement.
+
+    Harmless when repeated: what is stored already is left alone.
+    """
+    columns = zip(
+        *(tuple(getattr(e, name) for name in Ending.__dataclass_fields__) for e in endings), strict=True
+    )
+    await db.pool.fetch(_END, worker_id, *(list(column) for column in columns))
+
+
+async def returned_late(db: Database, worker_id: UUID, run_id: int, run_log: str, meta: str) -> None:
+    """Clear the lease of a run that had ended before its plugin returned, and store what came after."""
+    await db.pool.execute(
+        "UPDATE job_logs SET lease_expires_at = NULL, run_log = $3, meta = meta || $4::jsonb"
+        " WHERE id = $1 AND worker_id = $2 AND status NOT IN ('QUEUED', 'RUNNING')",
+        run_id,
+        worker_id,
+        run_log,
+        meta,
+    )
+
+
+# Rule 10: what holds a place or whose end is not stored is renewed, LOST and ended rows included.
+_BEAT = """
+UPDATE job_logs SET lease_expires_at = clock_timestamp() + make_interval(secs => $2)
+WHERE id = ANY($3::bigint[]) AND worker_id = $1
+  AND lease_expires_at IS NOT NULL  -- or a beat on its way would give a lease to what has just been given up
+RETURNING id, status = 'RUNNING' AS running, cancel_requested_at IS NOT NULL AS cancelled
+"""
+_LOST_CLAIMS = f"""
+UPDATE job_logs l SET lease_expires_at = clock_timestamp() + make_interval(secs => $2)
+WHERE l.worker_id = $1 AND l.status = 'RUNNING' AND l.id <> ALL($3::bigint[])
+RETURNING {_CLAIMED}
+"""
+
+
+async def beat(
+    db: Database, worker_id: UUID, lease_s: float, held: Iterable[int], known: Iterable[int]
+) -> Beat:
+    """Renew the leases of `held`; rule 8: RUNNING rows of this hub that are not `known` count as claimed."""
+    async with db.pool.acquire() as connection, connection.transaction():
+        rows = await connection.fetch(_BEAT, worker_id, lease_s, list(held))
+        unknown = await connection.fetch(_LOST_CLAIMS, worker_id, lease_s, list(known))
+    return Beat(
+        lost_claims=[_claim(row) for row in unknown],
+        running={row["id"] for row in rows if row["running"]},
+        cancelled={row["id"] for row in rows if row["cancelled"]},
+    )
+
+
+_LIVE = """
+WITH shown AS (
+    UPDATE job_logs l SET run_log = e.run_log, progress = e.progress::jsonb, started_at = e.started_at
+    FROM unnest($2::bigint[], $3::text[], $4::text[], $5::timestamptz[]) AS e(id, run_log, progress, started_at)
+    WHERE l.id = e.id AND l.worker_id = $1 AND l.status IN ('RUNNING', 'LOST')
+)
+SELECT id FROM job_logs WHERE worker_id = $1 AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL
+"""
+
+
+async def store_live(db: Database, worker_id: UUID, live: Sequence[Live]) -> set[int]:
+    """Store what going runs show; the ids of this hub's runs that a person wants to end."""
+    rows = await db.pool.fetch(
+        _LIVE,
+        worker_id,
+        [one.id for one in live],
+        [one.run_log for one in live],
+        [one.progress for one in live],
+        [one.started_at for one in live],
+    )
+    return {row["id"] for row in rows}
+
+
+# Rule 11, in one statement that repeats the lease condition; a lost run uses up an attempt.
+_REAP = f"""
+WITH ended AS (
+    UPDATE job_logs l SET status = 'LOST', finished_at = clock_timestamp(),
+        meta = l.meta || jsonb_build_object('lease_expired_at', l.lease_expires_at)
+    FROM job_revisions r
+    WHERE r.id = l.revision_id AND l.status = 'RUNNING' AND l.lease_expires_at <= clock_timestamp()
+    RETURNING {_ENDED},
+        CASE WHEN r.rerun_lost AND l.attempt < r.max_attempts
+             THEN coalesce(r.retry_delays[least(l.attempt, cardinality(r.retry_delays))], 0) END AS retry_delay_s
+), due AS (
+    SELECT * FROM ended e WHERE e.retry_delay_s IS NOT NULL AND {_ANOTHER_IS_DUE}
+), next AS ({_NEXT_ATTEMPT} RETURNING id)
+SELECT id FROM ended
+"""
+
+
+async def reap(db: Database) -> list[int]:
+    """Turn RUNNING rows whose lease has expired into LOST; their ids."""
+    return [row["id"] for row in await db.pool.fetch(_REAP)]
+
+
+_RELEASE = """
+UPDATE job_logs SET
+    status = CASE WHEN cancel_requested_at IS NULL THEN 'QUEUED' ELSE 'CANCELLED' END,
+    reason = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE 'cancelled' END,
+    finished_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE clock_timestamp() END,
+    worker_id = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE worker_id END,
+    lease_expires_at = NULL
+WHERE id = ANY($2::bigint[]) AND worker_id = $1 AND status = 'RUNNING'
+"""
+
+
+async def release(db: Database, worker_id: UUID, run_ids: Iterable[int]) -> None:
+    """Rule 19: give claimed runs that have not started back to the queue. Only shutdown may do this."""
+    await db.pool.execute(_RELEASE, worker_id, list(run_ids))
+
+
+async def notify(db: Database, payload: str) -> None:
+    """Tell all hubs: `run` (something is queued) or `cancel <id>`."""
+    await db.pool.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
+
+
+def json_text(value: Any) -> str:
+    """`value` as the text of a jsonb column."""
+    return json.dumps(value, ensure_ascii=False)
