@@ -1,0 +1,208 @@
+"""A run's own log: whatever its code logs or prints, in any thread or task it starts, masked and capped."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import io
+import logging
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from connecthub.security.redaction import Masker
+
+HEAD_BYTES = 150 * 1024
+TAIL_BYTES = 50 * 1024
+TRUNCATED = "[TRUNCATED]"
+_MESSAGE_LINES = 50_000  # characters of WARNING lines kept for the message
+
+current: contextvars.ContextVar[RunLog | None] = contextvars.ContextVar("connecthub_run_log", default=None)
+
+
+class RunLog:
+    """The log of one run: the first 150 KiB and the last 50 KiB, each line with time and level.
+
+    Lines of any thread may come; once closed, what comes later is dropped.
+    """
+
+    def __init__(self, masker: Masker) -> None:
+        self.masker = masker
+        self.changes = 0
+        self.warnings: list[str] = []
+        self._warning_chars = 0
+        self._lock = threading.Lock()
+        self._head: list[str] = []
+        self._head_bytes = 0
+        self._tail: deque[str] = deque()
+        self._tail_bytes = 0
+        self._cut = False  # the head is full
+        self._lost = False  # lines between head and tail are gone
+        self._closed = False
+
+    def add(self, level: str, source: str, text: str, created: float) -> None:
+        """Add a message, one prefixed line for each of its lines; `created` in seconds since the epoch."""
+        text = self.masker.text(_shorten(text, self.masker.longest))
+        if level in ("WARNING", "ERROR", "CRITICAL") and self._warning_chars < _MESSAGE_LINES:
+            self.warnings.append(text)
+            self._warning_chars += len(text)
+        moment = datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds")[:-6]
+        prefix = f"{moment}Z {level} {source}: "
+        with self._lock:
+            if not self._closed:
+                for line in text.splitlines() or [""]:
+                    self._keep(f"{prefix}{line}\n")
+                self.changes += 1
+
+    def _keep(self, line: str) -> None:
+        size = len(line.encode("utf-8", "replace"))
+        if not self._cut and self._head_bytes + size <= HEAD_BYTES:
+            self._head.append(line)
+            self._head_bytes += size
+            return
+        self._cut = True
+        if size > TAIL_BYTES:
+            line = line.encode("utf-8", "replace")[-TAIL_BYTES:].decode("utf-8", "ignore")
+            size = len(line.encode("utf-8", "replace"))
+        self._tail.append(line)
+        self._tail_bytes += size
+        while self._tail_bytes > TAIL_BYTES + 64 and len(self._tail) > 1:
+            self._tail_bytes -= len(self._tail.popleft().encode("utf-8", "replace"))
+            self._lost = True
+
+    def text(self) -> str:
+        """The log so far; a line [TRUNCATED] stands where its middle was left out."""
+        with self._lock:
+            middle = [f"{TRUNCATED}\n"] if self._lost else []
+            return "".join([*self._head, *middle, *self._tail])
+
+    def close(self) -> None:
+        """Take no more lines."""
+        with self._lock:
+            self._closed = True
+
+
+def _shorten(text: str, margin: int) -> str:
+    """Both ends of a huge text, with so much around the cut that no secret is cut before it is masked."""
+    head, tail = HEAD_BYTES + margin, TAIL_BYTES + margin
+    if len(text) <= head + tail:
+        return text
+    return f"{text[:head]}\n{TRUNCATED}\n{text[-tail:]}"
+
+
+def belongs_to_run(record: logging.LogRecord) -> bool:
+    """Whether the code that logs is a run's: then the record is for its log and not for the hub's."""
+    return current.get() is not None
+
+
+class _RunHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        run_log = current.get()
+        if run_log is None:
+            return
+        try:
+            text = record.getMessage()
+        except Exception:  # arguments that do not fit, or that cannot be shown: the line is the plugin's
+            text = f"{record.msg!r} (this message could not be put together from its arguments)"
+        if record.exc_info and record.exc_info[1] is not None:
+            text += "\n" + "".join(traceback.format_exception(record.exc_info[1]))
+        run_log.add(record.levelname, record.name, text, record.created)
+
+
+class _RunStream(io.TextIOBase):
+    """Stands for sys.stdout or sys.stderr: lines of a run go to its log, all else where it went before."""
+
+    def __init__(self, name: str, before: TextIO) -> None:
+        self._name = name
+        self._before = before
+        self._parts: contextvars.ContextVar[list[str]] = contextvars.ContextVar(f"connecthub_{name}")
+
+    def write(self, text: str) -> int:
+        run_log = current.get()
+        if run_log is None:
+            return self._before.write(text)
+        parts = self._parts.get(None)
+        if parts is None:
+            parts = []
+            self._parts.set(parts)
+        parts.append(text)
+        if "\n" in text or sum(map(len, parts)) > HEAD_BYTES:
+            whole = "".join(parts)
+            lines, _, rest = whole.rpartition("\n") if "\n" in whole else (whole, "", "")
+            parts[:] = [rest] if rest else []
+            run_log.add("INFO", self._name, lines, datetime.now(UTC).timestamp())
+        return len(text)
+
+    def flush(self) -> None:
+        if current.get() is None:
+            self._before.flush()
+
+    def isatty(self) -> bool:
+        return current.get() is None and self._before.isatty()
+
+    def fileno(self) -> int:
+        return self._before.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # the base class declares a plain attribute
+        return self._before.encoding
+
+
+@contextmanager
+def capturing() -> Iterator[None]:
+    """While entered, logging, print, and the threads that a run starts lead to the run's own log."""
+    handler = _RunHandler()
+    before = sys.stdout, sys.stderr
+    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+    logging.getLogger().addHandler(handler)
+    sys.stdout, sys.stderr = _RunStream("stdout", before[0]), _RunStream("stderr", before[1])
+    threading.Thread.start = _inheriting_start(start)  # type: ignore[method-assign, assignment]
+    ThreadPoolExecutor.submit = _inheriting_submit(submit)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        threading.Thread.start = start  # type: ignore[method-assign]
+        ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
+        sys.stdout, sys.stderr = before
+        logging.getLogger().removeHandler(handler)
+
+
+def _inheriting_start(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+    """A thread does not inherit the ContextVars of the one that starts it; here it takes the run with it."""
+
+    @functools.wraps(start)
+    def inherit(self: threading.Thread) -> None:
+        run_log = current.get()
+        if run_log is not None:
+            run = self.run
+
+            def run_in_it() -> None:
+                current.set(run_log)
+                run()
+
+            self.run = run_in_it  # type: ignore[method-assign]
+        start(self)
+
+    return inherit
+
+
+def _inheriting_submit(submit: Any) -> Any:
+    """An executor's thread may be older than the run that gives it work."""
+
+    @functools.wraps(submit)
+    def inherit(self: ThreadPoolExecutor, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if current.get() is not None:
+            fn = functools.partial(contextvars.copy_context().run, fn)
+        future: Future[Any] = submit(self, fn, *args, **kwargs)
+        return future
+
+    return inherit

@@ -1,0 +1,94 @@
+"""The heartbeat, the reaper, and the store of what going runs show."""
+
+from __future__ import annotations
+
+import logging
+
+from connecthub.clock import boottime
+from connecthub.engine.dispatcher import Dispatcher
+from connecthub.engine.held import HeldRun, HeldRuns
+from connecthub.engine.outcome import clean
+from connecthub.storage import runs
+from connecthub.storage.database import Database
+from connecthub.storage.runs import Live
+
+log = logging.getLogger(__name__)
+
+LIVE_S = 2.0
+
+
+class Leases:
+    """Keeps what this hub holds believed alive, and finds what nobody holds any more."""
+
+    def __init__(self, db: Database, held: HeldRuns, dispatcher: Dispatcher, lease_s: float) -> None:
+        self._db = db
+        self._held = held
+        self._dispatcher = dispatcher
+        self._lease_s = lease_s
+        self._connected_since: float | None = None
+        self.last_beat = boottime()
+
+    async def beat_once(self) -> None:
+        """Renew every lease; find lost claims, cancels, and runs that are RUNNING no longer."""
+        sent = boottime()
+        held = dict(self._held)
+        claims_begun, quiet = self._dispatcher.claims_begun, self._dispatcher.is_quiet
+        renewed = [run_id for run_id, run in held.items() if _may_renew(run, sent)]
+        try:
+            beat = await runs.beat(self._db, self._held.worker_id, self._lease_s, renewed, held)
+        except BaseException:
+            self._connected_since = None
+            raise
+        self.last_beat = boottime()
+        if self._connected_since is None:
+            self._connected_since = self.last_beat
+        for run_id in renewed:
+            run = held[run_id]
+            if run_id in beat.running:
+                run.lease_until = sent + self._lease_s
+            elif run.started_at is None:
+                run.refused = True
+            run.beaten.set()
+        self._cancel(beat.cancelled)
+        # Rule 8; rows of a claim that is only on its way are not lost.
+        if beat.lost_claims and quiet and claims_begun == self._dispatcher.claims_begun:
+            log.warning("%d claims whose answer was lost are taken up", len(beat.lost_claims))
+            await self._dispatcher.adopt(beat.lost_claims, sent + self._lease_s)
+
+    async def reap_once(self) -> None:
+        """Rule 11: only after one unbroken lease of connection, the hub's start included."""
+        if self._connected_since is None or boottime() - self._connected_since < self._lease_s:
+            return
+        lost = await runs.reap(self._db)
+        if lost:
+            log.warning("%d runs are LOST, their hub stopped answering: %s", len(lost), lost[:20])
+            self._dispatcher.wake()
+
+    async def show_once(self) -> None:
+        """Store what going runs have logged and how far they are."""
+        live = []
+        for run in list(self._held.values()):
+            changes = run.changes
+            if run.started_at is not None and not run.ended.done() and changes != run.stored_changes:
+                live.append(
+                    (run, changes, Live(run.claim.id, clean(run.log.text()), run.progress, run.started_at))
+                )
+        cancelled = await runs.store_live(self._db, self._held.worker_id, [entry[2] for entry in live])
+        for run, changes, _ in live:
+            run.stored_changes = changes
+        self._cancel(cancelled)
+
+    def cancel(self, run_id: int) -> None:
+        """A person asked this run to stop; it may be another hub's."""
+        self._cancel({run_id})
+
+    def _cancel(self, run_ids: set[int]) -> None:
+        for run_id in run_ids:
+            run = self._held.get(run_id)
+            if run is not None:
+                run.stop("cancelled")
+
+
+def _may_renew(run: HeldRun, now: float) -> bool:
+    """Rule 10: a run that is past its timeout and grace, and whose end is still not decided, is not."""
+    return run.renew_until is None or now < run.renew_until or run.ended.done()

@@ -1,0 +1,56 @@
+"""One small protocol for everything the hub does again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+from connecthub.storage.database import UNAVAILABLE
+
+log = logging.getLogger(__name__)
+
+
+class Every:
+    """Calls `once` every `seconds` until stopped; an error is logged with its cause, and it goes on.
+
+    While the database is away the waits grow up to `slowest_s`, and only the first failure is logged.
+    """
+
+    def __init__(
+        self, name: str, seconds: float, once: Callable[[], Awaitable[None]], slowest_s: float
+    ) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._once = once
+        self._slowest_s = slowest_s
+        self._failures = 0
+        self._task = asyncio.create_task(self._run(), name=name)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._wait_s())
+            try:
+                await self._once()
+                if self._failures:
+                    log.info("%s works again", self._name)
+                self._failures = 0
+            except UNAVAILABLE as error:
+                self._failures += 1
+                if self._failures == 1:
+                    log.warning("%s waits for the database: %s", self._name, " ".join(str(error).split()))
+            except Exception:
+                self._failures += 1
+                log.exception("%s failed and will be tried again", self._name)
+
+    def _wait_s(self) -> float:
+        if not self._failures:
+            return self._seconds
+        return float(min(self._seconds * 2**self._failures, max(self._seconds, self._slowest_s)))
+
+    async def stop(self) -> None:
+        """End after what it does now was cancelled."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task

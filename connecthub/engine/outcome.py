@@ -1,0 +1,148 @@
+"""Pure: what a run's code returned or raised, and what was asked of it, decide what is stored."""
+
+from __future__ import annotations
+
+import json
+import math
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from connecthub.engine.capture import TRUNCATED
+from connecthub.security.redaction import Masker
+
+MESSAGE_CHARS = 50_000
+RESULT_BYTES = 1024 * 1024
+_HEAD_CHARS = 10_000
+# A person has to mend these first: another attempt would fail the same way.
+NEVER_RETRIED = frozenset({"bad_handler", "bad_secret"})
+
+
+@dataclass(frozen=True)
+class Returned:
+    """How the plugin's code ended: with a value, or with an exception."""
+
+    value: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What to store of a run. JSON fields are text; `may_retry`: the reason allows another attempt."""
+
+    status: str
+    reason: str | None = None
+    message: str | None = None
+    traceback: str | None = None
+    result: str | None = None
+    detail: str | None = None
+    may_retry: bool = False
+
+
+class BadResult(ValueError):
+    """What the plugin returned cannot be stored as JSON."""
+
+
+def decide(returned: Returned | None, stop: str | None, masker: Masker, warnings: list[str]) -> Outcome:
+    """The outcome of a run whose plugin was called.
+
+    `returned` is None where the code is still going although it was asked to stop. `stop` is why it was
+    asked: `timeout`, `cancelled`, `shutdown`, or None where nobody did.
+    """
+    result = None
+    error = returned.error if returned else None
+    value = returned.value if returned else None
+    if returned and error is None:
+        try:
+            result = result_json(value, masker)
+        except BadResult as bad:
+            error = bad
+    if stop in ("cancelled", "shutdown"):
+        status, reason = "CANCELLED", stop
+    elif stop == "timeout":
+        status, reason = "FAILURE", "timeout"
+    elif error is not None:
+        status, reason = "FAILURE", "exception"
+    else:
+        status, reason = "SUCCESS", None
+    first = one_line(error) if error is not None and reason == "exception" else _own_message(value)
+    return Outcome(
+        status=status,
+        reason=reason,
+        message=_message(first, warnings, masker),
+        traceback=_traceback(error, masker) if error is not None and reason != "cancelled" else None,
+        result=result,
+        may_retry=status == "FAILURE",
+    )
+
+
+def refuse(reason: str, error: BaseException, masker: Masker) -> Outcome:
+    """The outcome of a run that cannot be started: `bad_handler` or `bad_secret`."""
+    return Outcome("FAILURE", reason, message=_message(one_line(error), [], masker))
+
+
+def retry_delay(outcome: Outcome, attempt: int, max_attempts: int, delays: list[int]) -> int | None:
+    """Seconds until the next attempt; None where none is left or the reason allows none."""
+    if not outcome.may_retry or outcome.reason in NEVER_RETRIED or attempt >= max_attempts:
+        return None
+    return delays[min(attempt, len(delays)) - 1] if delays else 0
+
+
+def result_json(value: Any, masker: Masker) -> str | None:
+    """`value` masked, as the text of a jsonb column; a larger one than 1 MiB as {truncated, bytes, head}."""
+    if value is None:
+        return None
+    try:
+        text = json.dumps(masker.json(value), ensure_ascii=False, allow_nan=False)
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadResult(f"the result is no JSON: {one_line(error)}") from None
+    if "\\u0000" in text:
+        raise BadResult("the result is no JSON that PostgreSQL can store: it holds a NUL character")
+    if size > RESULT_BYTES:
+        cut = {"truncated": True, "bytes": size, "head": clean(text[:_HEAD_CHARS])}
+        text = json.dumps(cut, ensure_ascii=False)
+    return text
+
+
+def progress_json(done: float, total: float | None) -> str | None:
+    """What ctx.progress was told, as the text of a jsonb column; None where it was no figure."""
+    figures = [done] if total is None else [done, total]
+    if not all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures):
+        return None
+    return json.dumps({"done": done, "total": total})
+
+
+def one_line(error: BaseException) -> str:
+    """`Type: text`, in one line, whatever the exception's own `__str__` does."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = "(the exception cannot be shown)"
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def clean(text: str) -> str:
+    """`text` as PostgreSQL can store it: NUL and lone surrogates written out."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def _own_message(value: Any) -> str:
+    message = value.get("message") if isinstance(value, dict) else None
+    return message if isinstance(message, str) else ""
+
+
+def _message(first: str, warnings: list[str], masker: Masker) -> str | None:
+    text = clean(masker.text("\n".join(part for part in [first, *warnings] if part)))
+    if len(text) > MESSAGE_CHARS:
+        text = text[: MESSAGE_CHARS - len(TRUNCATED)] + TRUNCATED
+    return text or None
+
+
+def _traceback(error: BaseException, masker: Masker) -> str:
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:
+        text = one_line(error)
+    return clean(masker.text(text))[-MESSAGE_CHARS:]

@@ -1,0 +1,236 @@
+"""One run, from its claim to its end, as a list of named steps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import json
+import logging
+from typing import Any
+
+from connecthub.clock import boottime
+from connecthub.engine import capture, outcome
+from connecthub.engine.endings import Endings
+from connecthub.engine.held import STOP_GRACE_S, HeldRun, HeldRuns
+from connecthub.engine.outcome import Outcome, Returned
+from connecthub.engine.pool import Pool
+from connecthub.errors import HandlerError, SecretError
+from connecthub.plugins import BaseJob, RunContext
+from connecthub.plugins.loader import Loader
+from connecthub.security.redaction import Masker
+from connecthub.security.vault import Vault
+from connecthub.storage import runs
+from connecthub.storage.database import UNAVAILABLE, Database
+from connecthub.storage.runs import Definition, Ending
+
+log = logging.getLogger(__name__)
+
+
+class LeaseGone(Exception):
+    """Another hub may have taken the run for lost before it started here; it must not start."""
+
+
+class Runner:
+    """Runs claimed runs to their stored ends."""
+
+    def __init__(
+        self,
+        db: Database,
+        vault: Vault,
+        loader: Loader,
+        pool: Pool,
+        held: HeldRuns,
+        endings: Endings,
+        timeout_s: float,
+    ) -> None:
+        self._db = db
+        self._vault = vault
+        self._loader = loader
+        self._pool = pool
+        self._held = held
+        self._endings = endings
+        self._default_timeout_s = timeout_s
+
+    async def execute(self, run: HeldRun, definition: Definition) -> None:
+        """The life of one run; the pool's place was taken when it was claimed."""
+        try:
+            ended = await self._run(run, definition)
+        except LeaseGone:
+            log.warning("run %d was not started: its lease had run out", run.claim.id)
+            run.stored = True
+            await self._clear_lease(run)
+        except Exception as error:  # a fault of the hub must still end the run, visibly
+            log.exception("run %d failed inside the hub", run.claim.id)
+            ended = outcome.decide(Returned(error=error), None, run.masker, [])
+            self._end(run, definition, ended, returned=True)
+        else:
+            await self._finish(run, definition, ended)
+        run.returned = True
+        self._held.let_go(run)
+        self._pool.leave()
+
+    async def _run(self, run: HeldRun, definition: Definition) -> Outcome:
+        if run.stop_reason is not None:
+            return Outcome("CANCELLED", run.stop_reason)
+        try:
+            job_class = await self._load(run, definition)
+            params, secrets = self._open(run, definition)
+        except HandlerError as error:
+            return outcome.refuse("bad_handler", error, run.masker)
+        except SecretError as error:
+            return outcome.refuse("bad_secret", error, run.masker)
+        await self._confirm_lease(run)
+        if run.stop_reason is not None:
+            return Outcome("CANCELLED", run.stop_reason)
+        self._call(run, definition, job_class, params, secrets)
+        returned = await run.ended
+        return outcome.decide(returned, run.stop_reason, run.masker, run.log.warnings)
+
+    async def _load(self, run: HeldRun, definition: Definition) -> type[BaseJob]:
+        cached = self._loader.cached(definition.handler_path)
+        if cached is not None:
+            return cached
+        # Importing runs foreign code: off the hub's loop.
+        call = self._pool.call_in_thread(
+            f"run {run.claim.id} ({run.claim.job_id})",
+            lambda: self._loader.load(definition.handler_path),
+            contextvars.copy_context(),
+        )
+        returned = await call.future
+        if returned.error is not None:
+            raise returned.error
+        loaded: type[BaseJob] = returned.value
+        return loaded
+
+    def _open(self, run: HeldRun, definition: Definition) -> tuple[dict[str, Any], dict[str, Any]]:
+        params: dict[str, Any] = json.loads(definition.public_cfg)
+        if run.claim.params is not None:
+            params |= json.loads(run.claim.params)
+        secrets = self._vault.decrypt(definition.secret_cfg) if definition.secret_cfg else {}
+        run.masker = Masker(secrets)
+        run.log.masker = run.masker
+        return params, secrets
+
+    async def _confirm_lease(self, run: HeldRun) -> None:
+        """Rule 9: start only with lease left, or after a beat that finds the row still RUNNING."""
+        while boottime() >= run.lease_until:
+            if run.refused:
+                raise LeaseGone
+            run.beaten.clear()
+            await run.beaten.wait()
+        if run.refused:
+            raise LeaseGone
+
+    def _call(
+        self,
+        run: HeldRun,
+        definition: Definition,
+        job_class: type[BaseJob],
+        params: dict[str, Any],
+        secrets: dict[str, Any],
+    ) -> None:
+        claim = run.claim
+        run.ctx = RunContext(
+            run_id=claim.id,
+            job_id=claim.job_id,
+            scheduled_for=claim.scheduled_for,
+            attempt=claim.attempt,
+            trigger=claim.trigger,  # type: ignore[arg-type]  # the database's CHECK says so
+            idempotency_key=claim.idempotency_key,
+            on_mask=run.masker.add,
+            on_progress=lambda done, total: _progress(run, done, total),
+        )
+        context = contextvars.copy_context()
+        context.run(capture.current.set, run.log)
+
+        def begin() -> Any:
+            job = job_class()
+            job.ctx = run.ctx
+            return job.run(params, secrets)
+
+        async def begin_async() -> Any:
+            return await begin()
+
+        run.begin()
+        name = f"run {claim.id} ({claim.job_id})"
+        if inspect.iscoroutinefunction(job_class.run):
+            run.call = self._pool.call_async(name, begin_async, context)
+        else:
+            run.call = self._pool.call_in_thread(name, begin, context)
+        run.call.future.add_done_callback(lambda future: _pass_on(run, future))
+        timeout_s = self._default_timeout_s if definition.timeout_s is None else definition.timeout_s
+        if timeout_s:
+            run.renew_until = boottime() + timeout_s + 2 * STOP_GRACE_S
+            timer = asyncio.get_running_loop().call_later(timeout_s, run.stop, "timeout")
+            run.call.future.add_done_callback(lambda _: timer.cancel())
+
+    async def _finish(self, run: HeldRun, definition: Definition, ended: Outcome) -> None:
+        code = run.call.future if run.call is not None else None
+        returned = code is None or code.done()
+        if returned:
+            run.log.close()
+        self._end(run, definition, ended, returned=returned)
+        if code is not None and not returned:
+            log.warning("run %d (%s) is still running after %s", run.claim.id, run.claim.job_id, ended.reason)
+            await self._await_late_return(run, code)
+
+    def _end(self, run: HeldRun, definition: Definition, ended: Outcome, *, returned: bool) -> None:
+        claim = run.claim
+        delay = outcome.retry_delay(ended, claim.attempt, definition.max_attempts, definition.retry_delays)
+        self._endings.put(
+            Ending(
+                id=claim.id,
+                status=ended.status,
+                reason=ended.reason,
+                message=ended.message,
+                traceback=ended.traceback,
+                run_log=outcome.clean(run.log.text()),
+                result=ended.result,
+                progress=run.progress,
+                meta=json.dumps({"detail": ended.detail} if ended.detail else {}),
+                started_at=run.started_at,
+                returned=returned,
+                retry_delay_s=delay,
+            )
+        )
+
+    async def _await_late_return(self, run: HeldRun, code: asyncio.Future[Returned]) -> None:
+        """Its end is stored, but the code goes on: it keeps its place and its lease until it returns."""
+        returned = await code
+        run.log.close()
+        late = {"returned_late": "exception" if returned.error else "value"}
+        try:
+            late["late_result"] = outcome.result_json(returned.value, run.masker) or ""
+        except outcome.BadResult as bad:
+            late["late_result"] = str(bad)
+        await self._when_stored(run)
+        await self._patiently(run, outcome.clean(run.log.text()), json.dumps(late))
+
+    async def _when_stored(self, run: HeldRun) -> None:
+        while not run.stored:
+            await self._endings.flush()
+            await asyncio.sleep(0)
+
+    async def _clear_lease(self, run: HeldRun) -> None:
+        await self._patiently(run, "", json.dumps({"detail": "not started: its lease had run out"}))
+
+    async def _patiently(self, run: HeldRun, run_log: str, meta: str) -> None:
+        while True:
+            try:
+                await runs.returned_late(self._db, self._held.worker_id, run.claim.id, run_log, meta)
+                return
+            except UNAVAILABLE:
+                await asyncio.sleep(1)
+
+
+def _pass_on(run: HeldRun, future: asyncio.Future[Returned]) -> None:
+    if not run.ended.done():
+        run.ended.set_result(future.result())
+
+
+def _progress(run: HeldRun, done: int, total: int | None) -> None:
+    text = outcome.progress_json(done, total)
+    if text is not None:
+        run.progress = text
+        run.progress_changes += 1

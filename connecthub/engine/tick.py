@@ -1,0 +1,137 @@
+"""Once a minute: turns due Jobs into QUEUED runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.base import BaseTrigger
+
+from connecthub.clock import boottime
+from connecthub.engine.misfire import plan
+from connecthub.storage import schedule
+from connecthub.storage.database import UNAVAILABLE, Database
+
+log = logging.getLogger(__name__)
+
+_BATCH = 1000
+_AGAIN_S = 1.0  # Jobs that were locked by another session are looked at again
+_AGAIN_TIMES = 20
+_STEP_S = 0.5
+_LOOK_S = 5
+
+
+class DatabaseMinute(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """Fires at second 0 of each minute by the database's clock, `offset` ahead of this machine's."""
+
+    def __init__(self) -> None:
+        self.offset = timedelta(0)
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
+        """The next minute mark after `now`, in this machine's time."""
+        there = now.astimezone(UTC) + self.offset
+        mark = there.replace(second=0, microsecond=0) + timedelta(minutes=1)
+        return mark - self.offset
+
+
+class Ticker:
+    """Ticks at the hub's start and at each minute mark; `on_queued` is called when runs were inserted."""
+
+    def __init__(self, db: Database, on_queued: Callable[[], None]) -> None:
+        self._db = db
+        self._on_queued = on_queued
+        self._minute = DatabaseMinute()
+        self._scheduler = AsyncIOScheduler(timezone=UTC)
+        self._ticking = asyncio.Lock()
+        self._wall_ahead = time.time() - boottime()
+        self.last_tick = boottime()
+
+    def start(self) -> None:
+        """Tick now, and from now on each minute."""
+        options: dict[str, Any] = {"misfire_grace_time": None, "coalesce": True, "max_instances": 2}
+        self._scheduler.add_job(self._tick_safely, self._minute, id="tick", **options)
+        self._scheduler.add_job(self._tick_safely, id="first", **options)
+        self._scheduler.start()
+        self._clock_watch = asyncio.create_task(self._watching(), name="clock watch")
+
+    async def stop(self) -> None:
+        """No tick begins after this; one that is going ends first."""
+        self._clock_watch.cancel()
+        self._scheduler.shutdown(wait=False)
+        async with self._ticking:
+            pass
+
+    async def _watching(self) -> None:
+        """APScheduler counts on the wall clock: after a step it would wait for an hour that is past."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            ahead = time.time() - boottime()
+            if abs(ahead - self._wall_ahead) > _STEP_S:
+                log.warning("the clock of this machine was stepped by %.1f s", ahead - self._wall_ahead)
+                self._minute.offset -= timedelta(seconds=ahead - self._wall_ahead)
+                self._wall_ahead = ahead
+                self._scheduler.reschedule_job("tick", trigger=self._minute)
+                await self._tick_safely()
+
+    async def _tick_safely(self) -> None:
+        failures = 0
+        while True:
+            try:
+                async with self._ticking:
+                    await self.tick_once()
+                return
+            except UNAVAILABLE as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("the tick waits for the database: %s", error)
+            except Exception:
+                failures += 1
+                log.exception("the tick failed and will be tried again")
+            if failures > 6:
+                return  # the next minute's tick finds the same Jobs due
+            await asyncio.sleep(min(2.0**failures / 2, 10))
+
+    async def tick_once(self) -> None:
+        """Turn everything that is due by the database's clock into runs."""
+        async with self._db.pool.acquire() as connection:
+            moment = await schedule.now(connection)
+        self._minute.offset = moment - datetime.now(UTC)
+        early = 60 - (moment.second + moment.microsecond / 1e6)
+        if early < 1:  # came just before the mark
+            await asyncio.sleep(early)
+            moment += timedelta(seconds=early)
+        for _ in range(_AGAIN_TIMES):
+            while await self._batch(moment) == _BATCH:
+                pass
+            if not await self._left(moment):
+                break
+            await asyncio.sleep(_AGAIN_S)
+        self.last_tick = boottime()
+
+    async def _batch(self, moment: datetime) -> int:
+        async with self._db.transaction() as connection:
+            if await schedule.is_paused(connection):
+                return 0
+            jobs = await schedule.due_jobs(connection, moment, _BATCH)
+            if not jobs:
+                return 0
+            plans = [plan(job, moment) for job in jobs]
+            fires = [fire for fires, _ in plans for fire in fires]
+            inserted = await schedule.store_tick(connection, fires, [advance for _, advance in plans])
+        if inserted != len(fires):
+            log.error(
+                "%d fire times had a run already; the unique index kept them single", len(fires) - inserted
+            )
+        if fires:
+            self._on_queued()
+        return len(jobs)
+
+    async def _left(self, moment: datetime) -> bool:
+        """Whether Jobs are due that another session held; another hub's tick, or a save."""
+        async with self._db.pool.acquire() as connection:
+            return not await schedule.is_paused(connection) and await schedule.any_due(connection, moment)

@@ -1,0 +1,1 @@
+"""Tests of the engine: a real hub on a real database."""

@@ -1,0 +1,132 @@
+"""Jobs that the tests of the engine run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from connecthub.plugins import BaseJob
+
+log = logging.getLogger("some.library")
+released = threading.Event()  # what holds HoldJob and BlockJob
+begun = threading.Event()
+
+
+class EchoJob(BaseJob):
+    """Returns what it was given."""
+
+    async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        log.info("echo %s", params)
+        return {"params": params, "attempt": self.ctx.attempt, "key": self.ctx.idempotency_key}
+
+
+class ThreadEchoJob(BaseJob):
+    """The same in a thread."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        log.info("echo %s", params)
+        return {"params": params}
+
+
+class FailJob(BaseJob):
+    """Fails until its attempt number reaches params.until."""
+
+    async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        if self.ctx.attempt < params.get("until", 99):
+            raise ValueError("no luck")
+        return {"message": "made it"}
+
+
+class HoldJob(BaseJob):
+    """Waits in a thread until it is released or cancelled."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        begun.set()
+        self.ctx.progress(1, 3)
+        while not released.wait(0.02):
+            if self.ctx.cancelled and not params.get("stubborn"):
+                return {"stopped": True}
+        return {"held": True}
+
+
+class WaitJob(BaseJob):
+    """Waits on its loop until it is cancelled."""
+
+    async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        begun.set()
+        await asyncio.sleep(params.get("seconds", 3600))
+
+
+class BlockJob(BaseJob):
+    """Blocks its event loop until it is released."""
+
+    async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        begun.set()
+        released.wait(60)
+
+
+class ExitJob(BaseJob):
+    """Ends in ways that no event loop likes."""
+
+    async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        raise {"exit": SystemExit, "interrupt": KeyboardInterrupt, "stop": StopAsyncIteration}[params["how"]](
+            "x"
+        )
+
+
+class ReturnJob(BaseJob):
+    """Returns things that are no JSON."""
+
+    async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        return {
+            "nan": float("nan"),
+            "nul": "a\x00b",
+            "object": object(),
+            "surrogate": "a\ud800b",
+            "large": "x" * 3_000_000,
+        }[params["what"]]
+
+
+class LeakJob(BaseJob):
+    """Says its secrets wherever it can."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        password = secrets["password"]
+        print("printed", password)
+        log.warning("logged %r", password)
+        self.ctx.mask("token-got-later")
+        log.info("token-got-later")
+        if params.get("fail"):
+            raise ValueError(f"refused {password}")
+        return {"echo": password, "message": f"with {password}"}
+
+
+class ChattyJob(BaseJob):
+    """Logs from everywhere: code, print, threads, executors, tasks."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        mark = params["mark"]
+        log.info("%s logged", mark)
+        print(mark, "printed")
+        print(mark, "on stderr", file=sys.stderr)
+        thread = threading.Thread(target=log.info, args=("%s thread", mark))
+        thread.start()
+        thread.join()
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(log.info, "%s executor", mark).result()
+        for number in range(params.get("lines", 0)):
+            log.info("%s line %d", mark, number)
+        asyncio.run(self._task(mark))
+
+    async def _task(self, mark: str) -> None:
+        await asyncio.gather(asyncio.to_thread(log.info, "%s to_thread", mark))
+        await asyncio.create_task(self._log(mark))
+
+    async def _log(self, mark: str) -> None:
+        log.info("%s task", mark)
+        time.sleep(0)  # noqa: ASYNC251  # a plugin may do so

@@ -1,0 +1,176 @@
+"""From a due Job to its rows: misfire, overlap, changes, pause. The tick itself, on a real database."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from itertools import pairwise
+
+from connecthub.engine.tick import Ticker
+from connecthub.storage import requests
+from tests.engine.conftest import Rig
+
+
+class Ticks:
+    """One tick at a time, with next_run_at moved into the past before it."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+
+    def due(self, job_id: str, minutes_late: int) -> None:
+        self.rig.sql(
+            "UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp())"
+            " - make_interval(mins => $2) WHERE id = $1",
+            job_id,
+            minutes_late,
+        )
+
+    def tick(self) -> None:
+        async def tick() -> None:
+            await Ticker(self.rig.db, lambda: None).tick_once()
+
+        self.rig.do(tick())
+
+    def rows(self, job_id: str) -> list[tuple[str, str | None]]:
+        rows = self.rig.sql(
+            "SELECT status, reason FROM job_logs WHERE job_id = $1 ORDER BY scheduled_for", job_id
+        )
+        return [(row["status"], row["reason"]) for row in rows]
+
+
+def test_a_due_job_is_queued_once_and_moves_on(rig: Rig) -> None:
+    ticks = Ticks(rig)
+    rig.job("a", "EchoJob", cron_expr="* * * * *")
+    rig.job("other", "EchoJob")
+    ticks.due("a", 0)
+    ticks.tick()
+    ticks.tick()
+    assert ticks.rows("a") == [("QUEUED", None)] and ticks.rows("other") == []
+    row = rig.sql(
+        "SELECT l.*, j.last_run_at, j.next_run_at, j.revision_id AS current"
+        " FROM job_logs l, jobs j WHERE j.id = 'a'"
+    )[0]
+    assert row["scheduled_for"] == row["last_run_at"] and row["next_run_at"] - row[
+        "scheduled_for"
+    ] == timedelta(minutes=1)
+    assert row["idempotency_key"] == f"a:{row['scheduled_for']:%Y-%m-%dT%H:%M:%SZ}"
+    assert row["revision_id"] == row["current"] and row["attempt"] == 1
+
+
+def test_latest_runs_the_newest_missed_time_and_says_what_it_left(rig: Rig) -> None:
+    ticks = Ticks(rig)
+    rig.job("a", "EchoJob", cron_expr="*/10 * * * *")
+    rig.sql(
+        "UPDATE jobs SET next_run_at = date_bin('10 min', clock_timestamp(), 'epoch') - interval '30 min'"
+    )
+    ticks.tick()
+    assert ticks.rows("a") == [("SKIPPED", "missed"), ("QUEUED", None)]
+    missed = json.loads(
+        rig.sql("SELECT meta->>'missed' AS it FROM job_logs WHERE reason = 'missed'")[0]["it"]
+    )
+    assert missed["count"] == 3 and missed["from"] < missed["to"]
+
+
+def test_latest_beyond_its_window_runs_nothing(rig: Rig) -> None:
+    ticks = Ticks(rig)
+    rig.job("a", "EchoJob", cron_expr="0 0 1 1 *", misfire_window_s=60)
+    rig.sql(
+        "UPDATE jobs SET next_run_at = date_trunc('year', clock_timestamp() AT TIME ZONE 'Asia/Shanghai')"
+        " AT TIME ZONE 'Asia/Shanghai'"
+    )
+    ticks.tick()
+    assert ticks.rows("a") == [("SKIPPED", "missed")]
+
+
+def test_all_makes_up_at_most_a_hundred_and_skip_none(rig: Rig) -> None:
+    ticks = Ticks(rig)
+    for policy in ("all", "skip"):
+        rig.job(policy, "EchoJob", cron_expr="* * * * *", misfire=policy)
+        ticks.due(policy, 150)
+    ticks.tick()
+    made_up = ticks.rows("all")
+    assert made_up.count(("QUEUED", None)) == 100 and made_up.count(("SKIPPED", "missed")) == 1
+    assert ticks.rows("skip")[0] == ("SKIPPED", "missed")
+    assert ticks.rows("skip").count(("QUEUED", None)) == 1
+
+
+def test_overlap_skip_queue_and_allow(rig: Rig) -> None:
+    ticks = Ticks(rig)
+    for overlap in ("skip", "queue", "allow"):
+        rig.job(overlap, "EchoJob", cron_expr="* * * * *", overlap=overlap)
+        rig.run(overlap)
+        ticks.due(overlap, 0)
+    ticks.tick()
+    rows = {
+        overlap: rig.sql(
+            "SELECT status, reason, meta FROM job_logs WHERE trigger = 'schedule' AND job_id = $1", overlap
+        )[0]
+        for overlap in ("skip", "queue", "allow")
+    }
+    assert (rows["skip"]["status"], rows["skip"]["reason"]) == ("SKIPPED", "overlap")
+    blocked_by = json.loads(rows["skip"]["meta"])["blocked_by"]
+    assert rig.row(blocked_by)["job_id"] == "skip"
+    assert rows["queue"]["status"] == "QUEUED" and rows["allow"]["status"] == "QUEUED"
+    rig.sql("UPDATE jobs SET next_run_at = next_run_at - interval '1 min' WHERE id = 'queue'")
+    rig.sql("DELETE FROM job_logs WHERE job_id = 'queue' AND trigger = 'manual'")
+    rig.sql("UPDATE job_logs SET scheduled_for = scheduled_for - interval '1 h' WHERE job_id = 'queue'")
+    ticks.tick()
+    assert ticks.rows("queue") == [("QUEUED", None), ("SKIPPED", "overlap")]
+
+
+def test_a_newer_fire_time_takes_the_place_of_a_delayed_attempt(rig: Rig) -> None:
+    ticks = Ticks(rig)
+    rig.job("a", "EchoJob", cron_expr="* * * * *")
+    rig.sql(
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, attempt, idempotency_key, not_before)"
+        " SELECT id, revision_id, 'schedule', 'QUEUED', 2, 'k', clock_timestamp() + interval '1 h' FROM jobs"
+    )
+    ticks.due("a", 0)
+    ticks.tick()
+    assert ticks.rows("a") == [("QUEUED", None), ("CANCELLED", "superseded")]
+
+
+def test_a_broken_schedule_fails_alone_and_is_left_until_changed(rig: Rig) -> None:
+    ticks = Ticks(rig)
+    for job_id, cron_expr, zone in (
+        ("cron", "61 * * * *", "Asia/Shanghai"),
+        ("zone", "* * * * *", "Mars/Olympus"),
+        ("good", "* * * * *", "Asia/Shanghai"),
+    ):
+        rig.job(job_id, "EchoJob", cron_expr=cron_expr, timezone=zone)
+    ticks.due("good", 0)
+    ticks.tick()
+    ticks.tick()
+    assert ticks.rows("cron") == ticks.rows("zone") == [("SKIPPED", "bad_schedule")]
+    assert ticks.rows("good") == [("QUEUED", None)]
+    errors = rig.sql("SELECT id, schedule_error FROM jobs WHERE schedule_error IS NOT NULL ORDER BY id")
+    assert [row["id"] for row in errors] == ["cron", "zone"] and "61" in errors[0]["schedule_error"]
+    rig.sql("UPDATE jobs SET cron_expr = '* * * * *' WHERE id = 'cron'")
+    assert rig.sql("SELECT FROM jobs WHERE id = 'cron' AND schedule_error IS NULL")
+
+
+def test_while_paused_nothing_is_inserted_and_nothing_claimed(hub: Rig) -> None:
+    ticks = Ticks(hub)
+    hub.do(requests.set_paused(hub.db, True, by="li.na"))
+    hub.job("a", "EchoJob", cron_expr="* * * * *")
+    ticks.due("a", 10)
+    waiting = hub.run("a")
+    ticks.tick()
+    assert ticks.rows("a") == [("QUEUED", None)] and hub.row(waiting)["trigger"] == "manual"
+    hub.do(requests.set_paused(hub.db, False, by="li.na"))
+    assert hub.wait(waiting)["status"] == "SUCCESS"
+    ticks.tick()
+    assert ("SKIPPED", "missed") in ticks.rows("a")
+
+
+def test_runs_of_one_job_follow_each_other_unless_overlap_is_allowed(rig: Rig) -> None:
+    ticks = Ticks(rig)
+    rig.job("a", "EchoJob", cron_expr="* * * * *", misfire="all")
+    ticks.due("a", 5)
+    ticks.tick()
+    rig.start_hub()
+    rig.until(lambda: not rig.sql("SELECT FROM job_logs WHERE status IN ('QUEUED', 'RUNNING')"))
+    rows = rig.sql("SELECT * FROM job_logs WHERE status = 'SUCCESS' ORDER BY scheduled_for")
+    assert len(rows) >= 5
+    for before, after in pairwise(rows):
+        assert before["finished_at"] <= after["started_at"]
