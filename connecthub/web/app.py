@@ -1,0 +1,40 @@
+"""The web application."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from connecthub.config import Settings
+from connecthub.security.vault import Vault
+from connecthub.storage.database import Database
+from connecthub.web.guard import GuardMiddleware, HeadersMiddleware
+from connecthub.web.pages import HubAdmin
+from connecthub.web.routes import Health, Readiness
+
+
+def create_app(settings: Settings, database: Database, vault: Vault, readiness: Readiness) -> Starlette:
+    """The application: /health, /health/ready, and the admin below /admin.
+
+    `readiness` tells each check by name: None where it is well, else what is wrong.
+    """
+    health = Health(settings.app.name, readiness)
+    app = Starlette(
+        routes=[
+            Route("/", _to_admin),
+            Route("/admin", _to_admin),
+            Route("/health", health.alive),
+            Route("/health/ready", health.ready),
+        ],
+        middleware=[Middleware(HeadersMiddleware), Middleware(GuardMiddleware, database=database)],
+    )
+    app.router.redirect_slashes = False
+    HubAdmin(app, settings, database, vault)
+    return app
+
+
+async def _to_admin(request: Request) -> Response:
+    return RedirectResponse("/admin/jobs/list", 303)

@@ -1,0 +1,137 @@
+"""The two model views of SQLAdmin: which rows a list shows, and what a page of one row shows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+from sqladmin import ModelView
+from sqladmin.pagination import Pagination
+from sqlalchemy import Select, func, or_, select
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from connecthub.cron_words import in_words
+from connecthub.errors import ScheduleError
+from connecthub.storage.database import Database
+from connecthub.storage.jobs import latest_runs, read_job, read_run
+from connecthub.storage.models import Job, JobLog
+
+_COUNTED = 10_000  # counting all of a million rows would make each page slow
+_INT8 = 2**63 - 1
+_LATEST = 10
+
+
+class HubView(ModelView):
+    """Lists without SQLAdmin's count of all rows, and pages without its tables of all columns."""
+
+    database: ClassVar[Database]
+    page_size = 50
+    page_size_options: ClassVar[list[int]] = [20, 50, 100]
+    can_export = False
+    can_import = False
+    counted: ClassVar[int] = _COUNTED
+
+    def rows_query(self, request: Request) -> Select[Any]:
+        """The rows that match the request's filters, in the order of the list."""
+        raise NotImplementedError
+
+    async def list(self, request: Request) -> Pagination:
+        """One page of the rows; `count` ends just above `counted`."""
+        asked = request.query_params
+        size = self.validate_page_number(asked.get("pageSize"), self.page_size)
+        size = min(max(size, 1), max(self.page_size_options))
+        page = max(self.validate_page_number(asked.get("page"), 1), 1)
+        query = self.rows_query(request)
+        capped = query.with_only_columns(*self.pk_columns).order_by(None).limit(_COUNTED + 1)
+        counting = select(func.count()).select_from(capped.subquery())
+        async with self.session_maker() as session:
+            count = (await session.execute(counting)).scalar_one()
+            page = min(page, Pagination.max_page(count, size))
+            rows = (await session.scalars(query.limit(size).offset((page - 1) * size))).all()
+        return Pagination(rows=list(rows), page=page, page_size=size, count=count)
+
+
+class JobAdmin(HubView, model=Job):
+    """Jobs: the list, and a Job with its latest runs."""
+
+    column_list: ClassVar[list[Any]] = [Job.id, Job.name, Job.enabled, Job.cron_expr, Job.next_run_at]
+    column_details_list = column_list
+    form_columns: ClassVar[list[Any]] = [Job.id]
+    list_template = "jobs.html"
+    details_template = "job.html"
+
+    def rows_query(self, request: Request) -> Select[Any]:
+        """By id; `search` in id, name, handler and tags; `enabled` 1 or 0."""
+        query = select(Job).order_by(Job.id)
+        enabled = request.query_params.get("enabled")
+        if enabled in ("0", "1"):
+            query = query.where(Job.enabled.is_(enabled == "1"))
+        search = request.query_params.get("search", "").strip()
+        if search:
+            texts = (Job.id, Job.name, Job.handler_path)
+            found = [text.icontains(search, autoescape=True) for text in texts]
+            query = query.where(or_(*found, Job.tags.any_() == search))
+        return query
+
+    async def get_object_for_details(self, request: Request) -> Any:
+        """The Job's row with its revision, or None."""
+        return await read_job(self.database, request.path_params["pk"])
+
+    async def details_context(self, request: Request) -> dict[str, Any]:
+        """The latest runs."""
+        job_id = request.path_params["pk"]
+        return {"runs": await latest_runs(self.database, job_id, _LATEST), "in_words": _words}
+
+
+class JobLogAdmin(HubView, model=JobLog):
+    """Runs: read-only, newest first."""
+
+    column_list: ClassVar[list[Any]] = [JobLog.id, JobLog.job_id, JobLog.status, JobLog.queued_at]
+    column_details_list = column_list
+    form_columns: ClassVar[list[Any]] = [JobLog.id]
+    can_create = False
+    can_edit = False
+    can_delete = False
+    list_template = "runs.html"
+    details_template = "run.html"
+
+    def rows_query(self, request: Request) -> Select[Any]:
+        """Newest first; `search` is the exact id of a Job, `status` one status."""
+        query = select(JobLog).order_by(JobLog.id.desc())
+        search = request.query_params.get("search", "").strip()
+        status = request.query_params.get("status", "")
+        if search:
+            query = query.where(JobLog.job_id == search)
+        if status:
+            query = query.where(JobLog.status == status)
+        return query
+
+    async def get_object_for_details(self, request: Request) -> Any:
+        """The run with what it ran with, or None."""
+        return await read_run(self.database, run_number(request.path_params["pk"]))
+
+
+# SQLAdmin makes its own identities while it makes the classes.
+JobAdmin.identity, JobLogAdmin.identity = "jobs", "joblogs"
+
+
+def run_number(text: str) -> int:
+    """The number of a run in a path; 400 where it is none, 404 where no run can have it."""
+    if not (text.isascii() and text.isdigit()):
+        raise HTTPException(400, "bad_number")
+    if len(text) > 19 or int(text) > _INT8:
+        raise HTTPException(404, "not_found")
+    return int(text)
+
+
+def pretty(text: str | None) -> str:
+    """JSON text as people read it."""
+    return "" if text is None else json.dumps(json.loads(text), ensure_ascii=False, indent=2)
+
+
+def _words(expression: str, language: str) -> str:
+    try:
+        return in_words(expression, language)
+    except ScheduleError:
+        return ""

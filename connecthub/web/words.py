@@ -1,0 +1,36 @@
+"""The texts of the admin in both languages, and which of them a browser gets."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from connecthub.web.words_en import ENGLISH
+from connecthub.web.words_zh import CHINESE
+
+LANGUAGES: Final = {"en": ENGLISH, "zh": CHINESE}
+
+
+def say(language: str, key: str, **values: object) -> str:
+    """The text of `key`; `values` fill its places."""
+    return LANGUAGES[language][key].format(**values)
+
+
+def say_reason(language: str, reason: str) -> str:
+    """A reason of a run in words; one that has none yet stays what it is."""
+    return LANGUAGES[language].get(f"reason.{reason}", reason)
+
+
+def choose(accept_language: str) -> str:
+    """The language of an Accept-Language header: the better ranked of ours, English where it names none."""
+    best, rank = "en", 0.0
+    for part in accept_language.split(","):
+        tag, _, parameter = part.strip().partition(";")
+        language = tag.strip().lower().split("-")[0]
+        name, _, number = parameter.strip().partition("=")
+        try:
+            quality = float(number) if name == "q" else 1.0
+        except ValueError:
+            continue
+        if language in LANGUAGES and quality > rank:
+            best, rank = language, quality
+    return best
