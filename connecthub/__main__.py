@@ -1,0 +1,5 @@
+"""`python -m connecthub`."""
+
+from connecthub.cli import main
+
+main()

@@ -1,0 +1,63 @@
+"""The command line: thin commands over what the layers below do."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from connecthub import __version__, daemon
+from connecthub.config import Settings, load_settings
+from connecthub.errors import StartupError
+from connecthub.storage.database import migrate as migrate_database
+from connecthub.storage.embedded import EmbeddedPostgres
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="The configuration file (TOML)."
+)
+@click.pass_context
+def _group(context: click.Context, config_file: Path | None) -> None:
+    """ConnectHub: scheduled Python Jobs, every run recorded and explained."""
+    context.obj = load_settings(config_file)
+    if context.invoked_subcommand is None:
+        context.invoke(serve)
+
+
+@_group.command()
+@click.pass_obj
+def serve(settings: Settings) -> None:
+    """Run the hub (the default)."""
+    daemon.run(settings)
+
+
+@_group.command()
+@click.pass_obj
+def migrate(settings: Settings) -> None:
+    """Bring the database's schema up to date, as each start does."""
+    asyncio.run(_migrate(settings))
+    click.echo("the schema is up to date")
+
+
+async def _migrate(settings: Settings) -> None:
+    if settings.database.dsn:
+        await migrate_database(settings.database.dsn)
+        return
+    postgres = await EmbeddedPostgres.start(settings.data_dir)
+    try:
+        await migrate_database(postgres.dsn)
+    finally:
+        await postgres.stop()
+
+
+def main() -> None:
+    """Entry point. What cannot start says so in one line, with exit status 2."""
+    try:
+        _group(prog_name="connecthub")
+    except StartupError as error:
+        print(f"connecthub: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,200 @@
+"""The composition root: builds everything, starts and stops it in order, and listens to signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from connecthub.config import Settings
+from connecthub.engine import capture
+from connecthub.engine.hub import Hub
+from connecthub.errors import ConfigError, KeyFileError
+from connecthub.logs import setup_logging
+from connecthub.plugins.loader import Loader
+from connecthub.security.vault import Vault
+from connecthub.storage import keys
+from connecthub.storage.database import UNAVAILABLE, Database, migrate
+from connecthub.storage.embedded import EmbeddedPostgres
+from connecthub.storage.runs import ENGINE_SETTINGS
+from connecthub.storage.users import ensure_admin
+from connecthub.web.app import create_app
+
+log = logging.getLogger(__name__)
+
+_ENGINE_CONNECTIONS = 8
+_WEB_CONNECTIONS = 5
+
+
+def run(settings: Settings) -> None:
+    """Run a hub until SIGTERM or SIGINT; the second of them ends it at once.
+
+    Raises StartupError where it cannot start as configured.
+    """
+    hub_log = setup_logging(settings.logs.level, settings.log_dir)
+    hub_log.exclude(capture.belongs_to_run)
+    with capture.capturing():
+        asyncio.run(_serve(settings))
+    hub_log.close()
+    sys.stdout.flush()
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        os._exit(0)  # a plugin's thread that never returns would hold the interpreter
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    _on_signals(stop)
+    with _listening(settings) as listener:
+        async with AsyncExitStack() as stack:
+            dsn = await stack.enter_async_context(_database_url(settings))
+            await migrate(dsn)
+            web_db = await Database.open(dsn, size=_WEB_CONNECTIONS)
+            stack.push_async_callback(web_db.close)
+            engine_db = await Database.open(dsn, size=_ENGINE_CONNECTIONS, settings=ENGINE_SETTINGS)
+            stack.push_async_callback(engine_db.close)
+            vault = await _open_vault(settings, web_db)
+            password_file = await ensure_admin(
+                web_db, settings.security.admin_password.get_secret_value(), settings.data_dir
+            )
+            loader = Loader(settings.plugins.packages, settings.plugin_path)
+            hub = Hub(engine_db, vault, loader, settings)
+            app = create_app(settings, web_db, vault, lambda: _readiness(web_db, hub))
+            async with _web(app, listener):
+                hub.start()
+                _greet(listener, password_file)
+                await stop.wait()
+                log.info("stopping: no new runs; those that are going get time to end")
+                await hub.stop()
+    log.info("stopped")
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """Bind first: a taken port should be known before anything else is started."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # Named, or asyncio would leave Nagle's delay on.
+        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+    except OSError as error:
+        raise ConfigError(f"[server] host {host} cannot be used: {error.strerror}; set another one") from None
+    with contextlib.closing(listener):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(1024)
+        except OSError as error:
+            raise ConfigError(
+                f"address {host}:{port} cannot be listened at: {error.strerror}; "
+                "set [server] port (CONNECTHUB_SERVER__PORT) to another one, or end what listens there"
+            ) from None
+        yield listener
+
+
+@asynccontextmanager
+async def _database_url(settings: Settings) -> AsyncIterator[str]:
+    _make_data_dir(settings.data_dir)
+    if settings.database.dsn:
+        yield settings.database.dsn
+        return
+    postgres = await EmbeddedPostgres.start(settings.data_dir)
+    try:
+        yield postgres.dsn
+    finally:
+        await postgres.stop()
+
+
+def _make_data_dir(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = data_dir / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"data folder {data_dir} cannot be written: {error.strerror}; make it writable for this user, "
+            "or set [data] dir (CONNECTHUB_DATA__DIR) to another one"
+        ) from None
+
+
+async def _open_vault(settings: Settings, db: Database) -> Vault:
+    """The vault, whose key is made only while no secret waits for another one, and fits what is stored."""
+    tokens = await keys.stored_tokens(db)
+    vault = await asyncio.to_thread(Vault.open, settings.fernet_key_path, may_create=not tokens)
+    if not all(vault.fits(token) for token in tokens):
+        raise KeyFileError(
+            f"key file {settings.fernet_key_path} does not fit the secrets in the database; put back the key "
+            "they were saved with, or set [security] fernet_key_path to it"
+        )
+    await keys.store_canary(db, vault.canary())
+    return vault
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the daemon's: runs are drained while pages still answer."""
+        yield
+
+
+@asynccontextmanager
+async def _web(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="web")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def _readiness(db: Database, hub: Hub) -> dict[str, str | None]:
+    checks = hub.readiness()
+    try:
+        checks["database"] = None
+        waits = await asyncio.wait_for(db.pool.fetchval(_OLDEST_QUEUED), 5)
+        long = waits is not None and waits > _QUEUED_TOO_LONG_S
+        checks["queue"] = f"a run has been queued for {waits:.0f} s" if long else None
+    except (*UNAVAILABLE, TimeoutError):
+        checks["database"] = checks["queue"] = "the database does not answer"
+    return checks
+
+
+_QUEUED_TOO_LONG_S = 300
+_OLDEST_QUEUED = """
+SELECT extract(epoch FROM clock_timestamp() - min(coalesce(not_before, queued_at)))::float FROM job_logs
+WHERE status = 'QUEUED' AND (SELECT paused_at IS NULL FROM hub_state)
+"""
+
+
+def _greet(listener: socket.socket, password_file: Path | None) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"ConnectHub is at http://{shown}:{port}/admin (end it with Ctrl-C)", flush=True)
+    if password_file is not None:
+        secret = f": {password_file.read_text().strip()}" if sys.stdout.isatty() else ""
+        print(f"Sign in as admin; the password is in {password_file}{secret}", flush=True)

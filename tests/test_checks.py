@@ -1,0 +1,36 @@
+"""Format, lint, types and layers are part of the tests: one command says whether all is well."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [BIN / "ruff", "format", "--check", "."],
+        [BIN / "ruff", "check", "."],
+        [sys.executable, "-m", "mypy"],
+        [BIN / "lint-imports"],
+    ],
+    ids=["format", "lint", "types", "layers"],
+)
+def test_the_code_passes(command: list[str | Path]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nothing_that_belongs_to_one_machine_is_committed() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    names = [name for name in listed.stdout.decode().split("\0") if name]
+    assert "README.md" in names, "this test needs a git checkout"
+    assert not [name for name in names if Path(name).name in ("uv.lock", "package-lock.json", "config.toml")]
+    pins = (ROOT / "constraints.txt").read_text()
+    assert "://" not in pins and all("==" in line for line in pins.splitlines())

@@ -1,0 +1,99 @@
+"""What keeps the hub from starting: one line that says what, where and what to do, exit status 2."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.program import ROOT, Person, Program
+
+
+def refused(folder: Path, **environ: str) -> str:
+    """The one line of a start that fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "connecthub"],
+        cwd=folder,
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("CONNECTHUB_")},
+            "PYTHONPATH": str(ROOT),
+            "CONNECTHUB_DATA__DIR": str(folder / "data"),
+            "CONNECTHUB_SERVER__PORT": "0",
+            **environ,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_a_wrong_setting(tmp_path: Path) -> None:
+    line = refused(tmp_path, CONNECTHUB_POOL__SIZE="many")
+    assert "CONNECTHUB_POOL__SIZE" in line
+
+
+def test_an_unreachable_database(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    line = refused(tmp_path, CONNECTHUB_DATABASE__URL=f"postgresql://u:canary-password@127.0.0.1:{port}/x")
+    assert "database" in line and "[database] url" in line and "canary-password" not in line
+
+
+def test_a_taken_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refused(tmp_path, CONNECTHUB_SERVER__PORT=str(port))
+    assert f"127.0.0.1:{port}" in line and "[server] port" in line
+
+
+def test_an_unwritable_data_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    line = refused(tmp_path, CONNECTHUB_DATA__DIR=str(tmp_path / "file" / "data"), CONNECTHUB_LOGS__DIR="off")
+    assert "data folder" in line and "[data] dir" in line
+
+
+def test_a_key_that_others_can_read_and_a_key_that_does_not_fit(tmp_path: Path) -> None:
+    with Program(tmp_path) as program:
+        assert program.stop() == 0
+    key = tmp_path / "data" / "fernet.key"
+    key.chmod(0o644)
+    assert f"chmod 600 {key}" in refused(tmp_path)
+    key.unlink()
+    assert "key" in refused(tmp_path), "the database holds a canary of the lost key"
+
+
+def test_the_example_configuration_starts_as_it_is(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "config.example.toml", tmp_path / "config.toml")
+    with Program(tmp_path) as program:
+        person = Person(program.url)
+        person.sign_in(program.password)
+        ready = person.get("/health/ready")
+        assert ready.status_code == 200, ready.text
+        assert program.stop() == 0
+
+
+def test_the_setting_gives_the_first_password(tmp_path: Path) -> None:
+    with Program(tmp_path, {"CONNECTHUB_SECURITY__ADMIN_PASSWORD": "chosen by hand"}) as program:
+        assert not (program.data / "admin-password").exists()
+        Person(program.url).sign_in("chosen by hand")
+        with pytest.raises(AssertionError):
+            Person(program.url).sign_in("something else")
+
+
+def test_the_hub_goes_on_after_a_kill(tmp_path: Path) -> None:
+    with Program(tmp_path) as program:
+        program.process.kill()
+        program.process.wait()
+    with Program(tmp_path) as program:
+        assert program.stop() == 0
