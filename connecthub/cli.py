@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import sys
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import click
 from connecthub import __version__, daemon
 from connecthub.config import Settings, load_settings
 from connecthub.errors import StartupError
+from connecthub.storage.database import Database
 from connecthub.storage.database import migrate as migrate_database
-from connecthub.storage.embedded import EmbeddedPostgres
+from connecthub.storage.requests import set_paused
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,14 +46,34 @@ def migrate(settings: Settings) -> None:
 
 
 async def _migrate(settings: Settings) -> None:
-    if settings.database.dsn:
-        await migrate_database(settings.database.dsn)
-        return
-    postgres = await EmbeddedPostgres.start(settings.data_dir)
-    try:
-        await migrate_database(postgres.dsn)
-    finally:
-        await postgres.stop()
+    async with daemon.database_url(settings) as dsn:
+        await migrate_database(dsn)
+
+
+@_group.command()
+@click.pass_obj
+def pause(settings: Settings) -> None:
+    """Pause all hubs of the database: no Job starts, what runs goes on."""
+    asyncio.run(_set_paused(settings, paused=True))
+    click.echo("paused: no Job starts until `connecthub resume`")
+
+
+@_group.command()
+@click.pass_obj
+def resume(settings: Settings) -> None:
+    """Resume after a pause; fire times meanwhile are handled as missed ones."""
+    asyncio.run(_set_paused(settings, paused=False))
+    click.echo("resumed")
+
+
+async def _set_paused(settings: Settings, *, paused: bool) -> None:
+    async with daemon.database_url(settings) as dsn:
+        await migrate_database(dsn)
+        database = await Database.open(dsn, size=1)
+        try:
+            await set_paused(database, paused, by=f"{getpass.getuser()} (command line)")
+        finally:
+            await database.close()
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ async def _serve(settings: Settings) -> None:
     _on_signals(stop)
     with _listening(settings) as listener:
         async with AsyncExitStack() as stack:
-            dsn = await stack.enter_async_context(_database_url(settings))
+            dsn = await stack.enter_async_context(database_url(settings))
             await migrate(dsn)
             web_db = await Database.open(dsn, size=_WEB_CONNECTIONS)
             stack.push_async_callback(web_db.close)
@@ -113,7 +113,8 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 
 
 @asynccontextmanager
-async def _database_url(settings: Settings) -> AsyncIterator[str]:
+async def database_url(settings: Settings) -> AsyncIterator[str]:
+    """The URL of the database that the settings name; the embedded one runs while this is entered."""
     _make_data_dir(settings.data_dir)
     if settings.database.dsn:
         yield settings.database.dsn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import os
 import re
@@ -12,9 +13,12 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
+import asyncpg
 import httpx
+
+from connecthub.storage.embedded import EmbeddedPostgres
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,6 +70,33 @@ class Program:
             if self.url:
                 self._ready.set()
         self._ready.set()
+
+    def fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:
+        """Straight from its embedded PostgreSQL, whether the program runs or not."""
+
+        async def ask() -> list[asyncpg.Record]:
+            postgres = await EmbeddedPostgres.start(self.data)
+            connection = await asyncpg.connect(postgres.dsn)
+            try:
+                return await connection.fetch(statement, *args)
+            finally:
+                await connection.close()
+                await postgres.stop()
+
+        return asyncio.run(ask())
+
+    def command(self, *words: str) -> str:
+        """What `connecthub WORDS` prints, on the same data folder."""
+        done = subprocess.run(
+            [sys.executable, "-m", "connecthub", *words],
+            cwd=self._folder,
+            env={**self._environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     @property
     def password(self) -> str:

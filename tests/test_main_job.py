@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
 
-from connecthub.storage.embedded import EmbeddedPostgres
 from tests.program import Person, Program
 from tests.standins.__main__ import job_settings
 from tests.standins.dataset import Dataset, make_dataset
@@ -39,27 +36,10 @@ def program(tmp_path: Path) -> Iterator[Program]:
         yield program
 
 
-def fetch(program: Program, statement: str, *args: Any) -> list[asyncpg.Record]:
-    """Straight from the embedded PostgreSQL of the program."""
-
-    async def ask() -> list[asyncpg.Record]:
-        postgres = await EmbeddedPostgres.start(program.data)  # joins the one that runs
-        connection = await asyncpg.connect(postgres.dsn)
-        try:
-            return await connection.fetch(statement, *args)
-        finally:
-            await connection.close()
-            await postgres.stop()
-
-    return asyncio.run(ask())
-
-
 def wait_for_end(program: Program, seconds: float) -> asyncpg.Record:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        rows = fetch(
-            program, "SELECT * FROM job_logs WHERE job_id = 'oa-to-didi' AND finished_at IS NOT NULL"
-        )
+        rows = program.fetch("SELECT * FROM job_logs WHERE job_id = 'oa-to-didi' AND finished_at IS NOT NULL")
         if rows:
             return rows[0]
         time.sleep(0.5)
@@ -113,7 +93,7 @@ def test_the_main_job(program: Program, standins: tuple[OaStandin, DidiStandin],
     assert page.status_code == 200
     assert "oa-to-didi" in page.text and str(expected.success) in page.text
     stored = str(
-        fetch(program, "SELECT l.*, s.snapshot_params FROM job_logs l JOIN job_log_snapshots s USING (id)")
+        program.fetch("SELECT l.*, s.snapshot_params FROM job_logs l JOIN job_log_snapshots s USING (id)")
     )
     log_file = (program.data / "logs" / "connecthub.log").read_text()
     for name, value in secret.items():

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +110,37 @@ def test_a_job_that_is_running_cannot_be_deleted(person: Person) -> None:
     wait_for(person, run_id, "Cancelled")
     assert person.post("/admin/jobs/delete/kept").status_code == 303
     assert person.get("/admin/jobs/details/kept").status_code == 404
+
+
+def test_what_was_missed_while_the_hub_was_down_is_told(tmp_path: Path) -> None:
+    environ = {
+        "CONNECTHUB_PLUGINS__PACKAGES": '["tests"]',
+        "CONNECTHUB_SECURITY__ADMIN_PASSWORD": "a password",
+    }
+    with Program(tmp_path, environ) as program:
+        person = Person(program.url)
+        person.sign_in("a password")
+        create(person, "every-minute", "EchoJob", cron_expr="* * * * *")
+        assert program.stop() == 0
+    program.fetch(
+        "UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp()) - interval '10 min'"
+        " WHERE id = 'every-minute'"
+    )
+    assert "paused" in program.command("pause")
+    with Program(tmp_path, environ) as program:
+        assert not program.fetch("SELECT FROM job_logs")
+        assert "resumed" in program.command("resume")
+        assert program.stop() == 0
+    with Program(tmp_path, environ) as program:
+        person = Person(program.url)
+        person.sign_in("a password")
+        end = time.monotonic() + 30
+        while "Missed" not in (page := person.get("/admin/joblogs/list?search=every-minute").text):
+            assert time.monotonic() < end, page
+            time.sleep(0.1)
+        assert "Skipped" in page
+        assert program.stop() == 0
+    missed, made_up = program.fetch("SELECT * FROM job_logs ORDER BY scheduled_for LIMIT 2")
+    assert (missed["status"], missed["reason"]) == ("SKIPPED", "missed")
+    assert json.loads(missed["meta"])["missed"]["count"] >= 10
+    assert made_up["status"] in ("SUCCESS", "QUEUED") and made_up["scheduled_for"] > missed["scheduled_for"]
