@@ -8,6 +8,7 @@ import io
 import logging
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -45,6 +46,9 @@ class RunLog:
         self._cut = False  # the head is full
         self._lost = False  # lines between head and tail are gone
         self._closed = False
+        self._unfinished: dict[
+            tuple[str, int], str
+        ] = {}  # printed without a line break yet, by stream and thread
 
     def add(self, level: str, source: str, text: str, created: float) -> None:
         """Add a message, one prefixed line for each of its lines; `created` in seconds since the epoch."""
@@ -76,6 +80,19 @@ class RunLog:
             self._tail_bytes -= len(self._tail.popleft().encode("utf-8", "replace"))
             self._lost = True
 
+    def write(self, stream: str, text: str) -> None:
+        """Add what is printed to `stream`, line by line."""
+        key = (stream, threading.get_ident())
+        lines, line_break, rest = (self._unfinished.pop(key, "") + text).rpartition("\n")
+        if len(rest) > HEAD_BYTES:
+            # Masked before it is cut, and what may be the beginning of a secret waits for its end.
+            masked, held_back = self.masker.text(rest), max(self.masker.longest, 1)
+            lines, line_break, rest = lines + line_break + masked[:-held_back], "\n", masked[-held_back:]
+        if rest:
+            self._unfinished[key] = rest
+        if line_break:
+            self.add("INFO", stream, lines, time.time())
+
     def text(self) -> str:
         """The log so far; a line [TRUNCATED] stands where its middle was left out."""
         with self._lock:
@@ -83,7 +100,9 @@ class RunLog:
             return "".join([*self._head, *middle, *self._tail])
 
     def close(self) -> None:
-        """Take no more lines."""
+        """Take no more lines; what was printed without a line break is one."""
+        for (stream, _), rest in list(self._unfinished.items()):
+            self.add("INFO", stream, rest, time.time())
         with self._lock:
             self._closed = True
 
@@ -121,22 +140,12 @@ class _RunStream(io.TextIOBase):
     def __init__(self, name: str, before: TextIO) -> None:
         self._name = name
         self._before = before
-        self._parts: contextvars.ContextVar[list[str]] = contextvars.ContextVar(f"connecthub_{name}")
 
     def write(self, text: str) -> int:
         run_log = current.get()
         if run_log is None:
             return self._before.write(text)
-        parts = self._parts.get(None)
-        if parts is None:
-            parts = []
-            self._parts.set(parts)
-        parts.append(text)
-        if "\n" in text or sum(map(len, parts)) > HEAD_BYTES:
-            whole = "".join(parts)
-            lines, _, rest = whole.rpartition("\n") if "\n" in whole else (whole, "", "")
-            parts[:] = [rest] if rest else []
-            run_log.add("INFO", self._name, lines, datetime.now(UTC).timestamp())
+        run_log.write(self._name, text)
         return len(text)
 
     def flush(self) -> None:

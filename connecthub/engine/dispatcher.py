@@ -100,24 +100,28 @@ class Dispatcher:
                 self._held[claim.id] = run
                 self._pool.take()
                 held.append(run)
-        missing = list({run.claim.revision_id for run in held} - self._definitions.keys())
-        if missing:
-            await self._learn(missing)
+        definitions = await self._definitions_of({run.claim.revision_id for run in held})
         for run in held:
-            definition = self._definitions[run.claim.revision_id]
+            definition = definitions.get(run.claim.revision_id)
             task = asyncio.create_task(self._runner.execute(run, definition), name=f"run {run.claim.id}")
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _learn(self, revision_ids: list[int]) -> None:
-        while True:
+    async def _definitions_of(self, revision_ids: set[int]) -> dict[int, Definition]:
+        known = {number: self._definitions[number] for number in revision_ids if number in self._definitions}
+        missing = list(revision_ids - known.keys())
+        while missing:
             try:
-                self._definitions.update(await runs.definitions(self._db, revision_ids))
+                learned = await runs.definitions(self._db, missing)
                 break
             except UNAVAILABLE:  # claimed runs must not be dropped; their leases are renewed meanwhile
                 await asyncio.sleep(1)
-        while len(self._definitions) > max(_DEFINITIONS, len(revision_ids)):
+        if missing:
+            known |= learned
+            self._definitions.update(learned)
+        while len(self._definitions) > _DEFINITIONS:
             self._definitions.popitem(last=False)
+        return known
 
     async def stop(self) -> None:
         """Claim no more; returns after the last claim has answered."""

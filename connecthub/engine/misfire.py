@@ -19,7 +19,7 @@ def plan(job: DueJob, now: datetime) -> tuple[list[Fire], Advance]:
         if job.next_run_at is not None:
             after = job.next_run_at - timedelta(microseconds=1)
         due = cron.span(job.cron_expr, job.timezone, after, now, keep=MOST_MISSED)
-        following = cron.next_fire(job.cron_expr, job.timezone, now)
+        following = cron.next_fire(job.cron_expr, job.timezone, max(now, job.schedule_from))
     except ScheduleError as error:
         return _broken(job, str(error))
     except Exception as error:  # whatever else one bad row can do, it fails alone

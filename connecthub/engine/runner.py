@@ -27,6 +27,9 @@ from connecthub.storage.runs import Definition, Ending
 log = logging.getLogger(__name__)
 
 
+LOAD_TIMEOUT_S = 60.0  # an import that takes longer hangs
+
+
 class LeaseGone(Exception):
     """Another hub may have taken the run for lost before it started here; it must not start."""
 
@@ -52,23 +55,33 @@ class Runner:
         self._endings = endings
         self._default_timeout_s = timeout_s
 
-    async def execute(self, run: HeldRun, definition: Definition) -> None:
-        """The life of one run; the pool's place was taken when it was claimed."""
+    async def execute(self, run: HeldRun, definition: Definition | None) -> None:
+        """The life of one run; the pool's place was taken when it was claimed.
+
+        `definition` is None where its revision is gone.
+        """
         try:
-            ended = await self._run(run, definition)
-        except LeaseGone:
-            log.warning("run %d was not started: its lease had run out", run.claim.id)
-            run.stored = True
-            await self._clear_lease(run)
-        except Exception as error:  # a fault of the hub must still end the run, visibly
-            log.exception("run %d failed inside the hub", run.claim.id)
-            ended = outcome.decide(Returned(error=error), None, run.masker, [])
-            self._end(run, definition, ended, returned=True)
-        else:
+            if definition is None:
+                gone = HandlerError(
+                    f"revision {run.claim.revision_id} of the Job is gone; save the Job again"
+                )
+                self._end(run, None, outcome.refuse("bad_handler", gone, run.masker), returned=True)
+                return
+            try:
+                ended = await self._run(run, definition)
+            except LeaseGone:
+                log.warning("run %d was not started: it is no longer this hub's", run.claim.id)
+                run.stored = True
+                await self._clear_lease(run)
+                return
+            except Exception as error:  # a fault of the hub must still end the run, visibly
+                log.exception("run %d failed inside the hub", run.claim.id)
+                ended = outcome.decide(Returned(error=error), None, run.masker, [])
             await self._finish(run, definition, ended)
-        run.returned = True
-        self._held.let_go(run)
-        self._pool.leave()
+        finally:
+            run.returned = True
+            self._held.let_go(run)
+            self._pool.leave()
 
     async def _run(self, run: HeldRun, definition: Definition) -> Outcome:
         if run.stop_reason is not None:
@@ -97,7 +110,13 @@ class Runner:
             lambda: self._loader.load(definition.handler_path),
             contextvars.copy_context(),
         )
-        returned = await call.future
+        done, _ = await asyncio.wait({call.future}, timeout=LOAD_TIMEOUT_S)
+        if not done:
+            run.call = call  # it keeps its place until the import really returns
+            raise HandlerError(
+                f"{definition.handler_path} did not finish loading within {LOAD_TIMEOUT_S:.0f} s"
+            )
+        returned = call.future.result()
         if returned.error is not None:
             raise returned.error
         loaded: type[BaseJob] = returned.value
@@ -175,9 +194,13 @@ class Runner:
             log.warning("run %d (%s) is still running after %s", run.claim.id, run.claim.job_id, ended.reason)
             await self._await_late_return(run, code)
 
-    def _end(self, run: HeldRun, definition: Definition, ended: Outcome, *, returned: bool) -> None:
+    def _end(self, run: HeldRun, definition: Definition | None, ended: Outcome, *, returned: bool) -> None:
         claim = run.claim
-        delay = outcome.retry_delay(ended, claim.attempt, definition.max_attempts, definition.retry_delays)
+        delay = None
+        if definition is not None:
+            delay = outcome.retry_delay(
+                ended, claim.attempt, definition.max_attempts, definition.retry_delays
+            )
         self._endings.put(
             Ending(
                 id=claim.id,

@@ -114,6 +114,7 @@ class ChattyJob(BaseJob):
         log.info("%s logged", mark)
         print(mark, "printed")
         print(mark, "on stderr", file=sys.stderr)
+        print(mark, "unfinished", end="")
         thread = threading.Thread(target=log.info, args=("%s thread", mark))
         thread.start()
         thread.join()

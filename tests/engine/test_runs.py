@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from connecthub.engine import runner
 from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES, TRUNCATED
 from connecthub.errors import RefusedError
 from connecthub.storage import requests
@@ -198,7 +199,16 @@ def test_each_run_has_its_own_log_from_wherever_it_logs(rig: Rig) -> None:
     runs = {mark: rig.run(mark) for mark in ("first", "second")}
     for mark, other in (("first", "second"), ("second", "first")):
         log = rig.wait(runs[mark])["run_log"]
-        for said in ("logged", "printed", "on stderr", "thread", "executor", "to_thread", "task"):
+        for said in (
+            "logged",
+            "printed",
+            "on stderr",
+            "unfinished",
+            "thread",
+            "executor",
+            "to_thread",
+            "task",
+        ):
             assert f"{mark} {said}" in log
         assert other not in log
 
@@ -231,3 +241,26 @@ def test_a_run_whose_hub_is_gone_becomes_lost(rig: Rig) -> None:
     assert rig.wait(run_id)["status"] == "LOST"
     again = rig.until(lambda: rig.sql("SELECT * FROM job_logs WHERE attempt = 2 AND status = 'SUCCESS'"))
     assert again[0]["retry_of"] == run_id
+
+
+def test_a_handler_that_hangs_when_imported_ends_visibly(hub: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LOAD_TIMEOUT_S", 0.3)
+    folder = hub.settings.plugin_path / "plugged"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "hangs.py").write_text("from tests.engine import sample_jobs\nsample_jobs.released.wait(30)\n")
+    hub.job("a", "plugged.hangs:AnyJob")
+    row = hub.wait(hub.run("a"))
+    assert row["reason"] == "bad_handler" and "did not finish loading" in row["message"]
+    assert row["lease_expires_at"] is not None, "its place is still held"
+    sample_jobs.released.set()
+    hub.until(lambda: hub.row(row["id"])["lease_expires_at"] is None)
+
+
+def test_a_run_whose_revision_is_gone_ends_visibly(hub: Rig) -> None:
+    hub.job("a", "EchoJob")
+    hub.sql(
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key)"
+        " VALUES ('a', 999999, 'manual', 'QUEUED', 'k')"
+    )
+    assert hub.wait(hub.sql("SELECT max(id) AS id FROM job_logs")[0]["id"])["reason"] == "bad_handler"
