@@ -114,7 +114,8 @@ class Dispatcher:
             try:
                 learned = await runs.definitions(self._db, missing)
                 break
-            except UNAVAILABLE:  # claimed runs must not be dropped; their leases are renewed meanwhile
+            except Exception as error:  # claimed runs must not be dropped; their leases are renewed meanwhile
+                log.warning("definitions of %d claimed runs cannot be read yet: %s", len(missing), error)
                 await asyncio.sleep(1)
         if missing:
             known |= learned

@@ -62,11 +62,12 @@ class Hub:
         await self._ticker.stop()
         await self._dispatcher.stop()
         # Rule 19: what has not started goes back to the queue, now that the last claim has answered.
+        # Refused before anything is awaited: what is given back must not begin meanwhile.
         unstarted = [run_id for run_id, run in self.held.items() if run.started_at is None]
-        with contextlib.suppress(*UNAVAILABLE):
-            await runs.release(self._db, self.held.worker_id, unstarted)
         for run_id in unstarted:
             self.held.pop(run_id).refused = True
+        with contextlib.suppress(*UNAVAILABLE):
+            await runs.release(self._db, self.held.worker_id, unstarted)
         await self.held.drain(grace_s)
         for run in list(self.held.values()):
             run.stop("shutdown", grace_s=2.0)

@@ -20,10 +20,18 @@ NEVER_RETRIED = frozenset({"bad_handler", "bad_secret"})
 
 @dataclass(frozen=True)
 class Returned:
-    """How the plugin's code ended: with a value, or with an exception."""
+    """How foreign code ended: with a value (a Result, where it is a plugin's), or with an exception."""
 
     value: Any = None
     error: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a plugin returned, masked, as the text of a jsonb column, and its own message."""
+
+    json: str | None
+    message: str
 
 
 @dataclass(frozen=True)
@@ -49,14 +57,8 @@ def decide(returned: Returned | None, stop: str | None, masker: Masker, warnings
     `returned` is None where the code is still going although it was asked to stop. `stop` is why it was
     asked: `timeout`, `cancelled`, `shutdown`, or None where nobody did.
     """
-    result = None
     error = returned.error if returned else None
-    value = returned.value if returned else None
-    if returned and error is None:
-        try:
-            result = result_json(value, masker)
-        except BadResult as bad:
-            error = bad
+    result = returned.value if returned and isinstance(returned.value, Result) else Result(None, "")
     if stop in ("cancelled", "shutdown"):
         status, reason = "CANCELLED", stop
     elif stop == "timeout":
@@ -65,13 +67,13 @@ def decide(returned: Returned | None, stop: str | None, masker: Masker, warnings
         status, reason = "FAILURE", "exception"
     else:
         status, reason = "SUCCESS", None
-    first = one_line(error) if error is not None and reason == "exception" else _own_message(value)
+    first = one_line(error) if error is not None and reason == "exception" else result.message
     return Outcome(
         status=status,
         reason=reason,
         message=_message(first, warnings, masker),
         traceback=_traceback(error, masker) if error is not None and reason != "cancelled" else None,
-        result=result,
+        result=result.json,
         may_retry=status == "FAILURE",
     )
 
@@ -86,6 +88,15 @@ def retry_delay(outcome: Outcome, attempt: int, max_attempts: int, delays: list[
     if not outcome.may_retry or outcome.reason in NEVER_RETRIED or attempt >= max_attempts:
         return None
     return delays[min(attempt, len(delays)) - 1] if delays else 0
+
+
+def encode(value: Any, masker: Masker) -> Result:
+    """Take what a plugin returned, in the plugin's own thread: a huge value takes its time.
+
+    Raises BadResult.
+    """
+    message = value.get("message") if isinstance(value, dict) else None
+    return Result(result_json(value, masker), message if isinstance(message, str) else "")
 
 
 def result_json(value: Any, masker: Masker) -> str | None:
@@ -117,7 +128,7 @@ def one_line(error: BaseException) -> str:
     """`Type: text`, in one line, whatever the exception's own `__str__` does."""
     try:
         text = " ".join(str(error).split())
-    except Exception:
+    except BaseException:  # a plugin's own exception may do anything when it is shown
         text = "(the exception cannot be shown)"
     name = type(error).__name__
     return f"{name}: {text}" if text else name
@@ -126,11 +137,6 @@ def one_line(error: BaseException) -> str:
 def clean(text: str) -> str:
     """`text` as PostgreSQL can store it: NUL and lone surrogates written out."""
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
-
-
-def _own_message(value: Any) -> str:
-    message = value.get("message") if isinstance(value, dict) else None
-    return message if isinstance(message, str) else ""
 
 
 def _message(first: str, warnings: list[str], masker: Masker) -> str | None:
@@ -143,6 +149,6 @@ def _message(first: str, warnings: list[str], masker: Masker) -> str | None:
 def _traceback(error: BaseException, masker: Masker) -> str:
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception:
+    except BaseException:
         text = one_line(error)
     return clean(masker.text(text))[-MESSAGE_CHARS:]

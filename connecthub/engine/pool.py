@@ -79,7 +79,9 @@ class PluginLoop:
         self.running: dict[Call, None] = {}
         self.pulse = boottime()
         self._asked = False
-        self.thread = threading.Thread(target=self.loop.run_forever, name="connecthub-plugins", daemon=True)
+        self._stopped = False
+        self.loop.set_exception_handler(_left_behind)
+        self.thread = threading.Thread(target=self._run_forever, name="connecthub-plugins", daemon=True)
         self.thread.start()
 
     def submit(self, call: Call) -> None:
@@ -113,7 +115,15 @@ class PluginLoop:
 
     def stop(self) -> None:
         """End the loop after what it does now."""
+        self._stopped = True
         self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def _run_forever(self) -> None:
+        while not self._stopped:
+            try:
+                self.loop.run_forever()
+            except BaseException as error:  # SystemExit of a task or callback that a plugin left behind
+                log.warning("a plugin tried to end its event loop: %s", type(error).__name__)
 
     def where(self) -> str:
         """The line at which the thread stands."""
@@ -190,7 +200,12 @@ class Pool:
         return call
 
     async def _in_thread(self, call: Call) -> None:
-        returned = await anyio.to_thread.run_sync(partial(_returned, call.function), limiter=self._limiter)
+        try:
+            returned = await anyio.to_thread.run_sync(
+                partial(_returned, call.function), limiter=self._limiter
+            )
+        except RuntimeError as error:  # no thread can be started
+            returned = Returned(error=error)
         _resolve((call, returned))
 
     async def _watching(self) -> None:
@@ -216,6 +231,12 @@ class Pool:
         self._watch.cancel()
         for loop in [self._loop, *self._old_loops]:
             loop.stop()
+
+
+def _left_behind(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Only the kind: the text of an exception of a plugin may hold a secret, and this is the hub's log."""
+    error = context.get("exception")
+    log.warning("something that a plugin left on its event loop failed: %s", type(error).__name__)
 
 
 def _resolve(ended: tuple[Call, Returned]) -> None:

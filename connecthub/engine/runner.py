@@ -9,6 +9,8 @@ import json
 import logging
 from typing import Any
 
+import asyncpg
+
 from connecthub.clock import boottime
 from connecthub.engine import capture, outcome
 from connecthub.engine.endings import Endings
@@ -168,15 +170,18 @@ class Runner:
             job.ctx = run.ctx
             return job.run(params, secrets)
 
-        async def begin_async() -> Any:
-            return await begin()
+        def in_thread() -> outcome.Result:
+            return outcome.encode(begin(), run.masker)
+
+        async def on_loop() -> outcome.Result:
+            return outcome.encode(await begin(), run.masker)
 
         run.begin()
         name = f"run {claim.id} ({claim.job_id})"
         if inspect.iscoroutinefunction(job_class.run):
-            run.call = self._pool.call_async(name, begin_async, context)
+            run.call = self._pool.call_async(name, on_loop, context)
         else:
-            run.call = self._pool.call_in_thread(name, begin, context)
+            run.call = self._pool.call_in_thread(name, in_thread, context)
         run.call.future.add_done_callback(lambda future: _pass_on(run, future))
         timeout_s = self._default_timeout_s if definition.timeout_s is None else definition.timeout_s
         if timeout_s:
@@ -222,11 +227,9 @@ class Runner:
         """Its end is stored, but the code goes on: it keeps its place and its lease until it returns."""
         returned = await code
         run.log.close()
-        late = {"returned_late": "exception" if returned.error else "value"}
-        try:
-            late["late_result"] = outcome.result_json(returned.value, run.masker) or ""
-        except outcome.BadResult as bad:
-            late["late_result"] = str(bad)
+        late: dict[str, Any] = {"returned_late": "exception" if returned.error else "value"}
+        if isinstance(returned.value, outcome.Result):
+            late["late_result"] = returned.value.json
         await self._when_stored(run)
         await self._patiently(run, outcome.clean(run.log.text()), json.dumps(late))
 
@@ -244,6 +247,10 @@ class Runner:
                 await runs.returned_late(self._db, self._held.worker_id, run.claim.id, run_log, meta)
                 return
             except UNAVAILABLE:
+                await asyncio.sleep(1)
+            except asyncpg.PostgresError as error:
+                log.error("what run %d left late was refused: %s", run.claim.id, type(error).__name__)
+                run_log, meta = "", "{}"
                 await asyncio.sleep(1)
 
 

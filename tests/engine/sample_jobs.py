@@ -92,6 +92,27 @@ class ReturnJob(BaseJob):
         }[params["what"]]
 
 
+class RawError(Exception):
+    """Cannot be shown."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class LeftBehindJob(BaseJob):
+    """Leaves tasks behind that fail after it has returned, one of them with a secret in its words."""
+
+    async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(_fail, ValueError(f"refused {secrets['password']}"))
+        loop.call_soon(_fail, SystemExit(1))
+        raise RawError
+
+
+def _fail(error: BaseException) -> None:
+    raise error
+
+
 class LeakJob(BaseJob):
     """Says its secrets wherever it can."""
 

@@ -264,3 +264,37 @@ def test_a_run_whose_revision_is_gone_ends_visibly(hub: Rig) -> None:
         " VALUES ('a', 999999, 'manual', 'QUEUED', 'k')"
     )
     assert hub.wait(hub.sql("SELECT max(id) AS id FROM job_logs")[0]["id"])["reason"] == "bad_handler"
+
+
+def test_what_a_plugin_leaves_behind_neither_ends_its_loop_nor_tells_its_secret(
+    hub: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.job("leaves", "LeftBehindJob", secrets={"password": "canary-secret"})
+    hub.job("other", "EchoJob")
+    row = hub.wait(hub.run("leaves"))
+    assert row["reason"] == "exception" and "RawError" in row["message"]
+    assert hub.wait(hub.run("other"))["status"] == "SUCCESS"
+    hub.until(lambda: "a plugin tried to end its event loop: SystemExit" in caplog.text)
+    assert "canary-secret" not in caplog.text
+
+
+def test_shutdown_never_gives_back_what_has_begun(rig: Rig) -> None:
+    folder = rig.settings.plugin_path / "plugged"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "loads.py").write_text(
+        "from tests.engine import sample_jobs\n"
+        "sample_jobs.begun.set()\n"
+        "sample_jobs.released.wait(30)\n"
+        "class AnyJob(sample_jobs.EchoJob): pass\n"
+    )
+    rig.start_hub()
+    rig.job("a", "plugged.loads:AnyJob")
+    run_id = rig.run("a")
+    assert sample_jobs.begun.wait(10), "it is loading, and has not begun"
+    rig.stop_hub(grace_s=0.1)
+    assert rig.row(run_id)["status"] == "QUEUED"
+    sample_jobs.released.set()
+    rig.start_hub()
+    row = rig.wait(run_id)
+    assert row["status"] == "SUCCESS" and row["attempt"] == 1
