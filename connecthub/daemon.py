@@ -178,7 +178,7 @@ async def _readiness(db: Database, hub: Hub) -> dict[str, str | None]:
     try:
         checks["database"] = None
         waits = await asyncio.wait_for(db.pool.fetchval(_OLDEST_QUEUED), 5)
-        long = waits is not None and waits > _QUEUED_TOO_LONG_S
+        long = waits is not None and waits > _QUEUED_TOO_LONG_S and hub.has_free_places
         checks["queue"] = f"a run has been queued for {waits:.0f} s" if long else None
     except (*UNAVAILABLE, TimeoutError):
         checks["database"] = checks["queue"] = "the database does not answer"
@@ -187,8 +187,9 @@ async def _readiness(db: Database, hub: Hub) -> dict[str, str | None]:
 
 _QUEUED_TOO_LONG_S = 300
 _OLDEST_QUEUED = """
-SELECT extract(epoch FROM clock_timestamp() - min(coalesce(not_before, queued_at)))::float FROM job_logs
-WHERE status = 'QUEUED' AND (SELECT paused_at IS NULL FROM hub_state)
+SELECT extract(epoch FROM clock_timestamp() - min(coalesce(q.not_before, q.queued_at)))::float FROM job_logs q
+WHERE q.status = 'QUEUED' AND (SELECT paused_at IS NULL FROM hub_state)
+  AND NOT EXISTS (SELECT FROM job_logs o WHERE o.job_id = q.job_id AND o.lease_expires_at IS NOT NULL)
 """
 
 

@@ -121,6 +121,15 @@ def test_audit_rows_are_append_only(dsn: str) -> None:
     on(dsn, work)
 
 
+def test_a_revision_never_changes(dsn: str) -> None:
+    async def work(db: asyncpg.Connection) -> None:
+        await db.execute(INSERT)
+        with pytest.raises(asyncpg.RaiseError, match="append-only"):
+            await db.execute("UPDATE job_revisions SET cron_expr = '0 0 * * *'")
+
+    on(dsn, work)
+
+
 def test_hubs_that_start_at_once_migrate_once(server: str, dsn: str) -> None:
     async def work(db: asyncpg.Connection) -> None:
         await db.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")

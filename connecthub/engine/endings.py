@@ -20,6 +20,13 @@ log = logging.getLogger(__name__)
 _GATHER_S = 0.003
 _BATCH = 500
 _SLOWEST_S = 5.0
+# What will be refused again however often it is tried.
+_REFUSED = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+)
 
 
 class Endings:
@@ -77,11 +84,14 @@ class Endings:
     async def _store(self, batch: list[Ending]) -> None:
         try:
             await runs.store_endings(self._db, self._worker_id, batch)
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError) as error:
+        except UNAVAILABLE:
+            raise
+        except (asyncpg.PostgresError, ValueError) as error:
             if len(batch) > 1:
-                for ending in batch:
-                    await self._store([ending])
+                await self._store_one_by_one(batch)
                 return
+            if not isinstance(error, _REFUSED):
+                raise
             await self._store_refused(batch[0], error)
         for ending in batch:
             self._waiting.pop(ending.id, None)
@@ -89,6 +99,17 @@ class Endings:
         if not self._waiting:
             self._wake.clear()
             self._empty.set()
+
+    async def _store_one_by_one(self, batch: list[Ending]) -> None:
+        """One end that cannot be stored must not hold up the others."""
+        failed: Exception | None = None
+        for ending in batch:
+            try:
+                await self._store([ending])
+            except Exception as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     async def _store_refused(self, ending: Ending, error: Exception) -> None:
         """What PostgreSQL refuses must end visibly all the same, and not be tried for ever."""

@@ -37,6 +37,7 @@ class HeldRun:
     progress_changes: int = 0
     stored_changes: int = 0
     stop_reason: str | None = None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     beaten: asyncio.Event = field(default_factory=asyncio.Event)
     refused: bool = False  # a beat found it no longer RUNNING before it had started
     ended: asyncio.Future[Returned | None] = field(init=False)
@@ -60,6 +61,7 @@ class HeldRun:
         if self.stop_reason is not None or self.ended.done():
             return
         self.stop_reason = reason
+        self.stopping.set()
         if self.started_at_boot is None:
             return
         self.ctx.cancel_event.set()
@@ -70,6 +72,11 @@ class HeldRun:
     def _give_up(self) -> None:
         if not self.ended.done():
             self.ended.set_result(None)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Its end is decided, but its code is still going."""
+        return self.ended.done() and self.call is not None and not self.call.future.done()
 
     @property
     def changes(self) -> int:

@@ -87,11 +87,17 @@ class Hub:
         now = boottime()
         tick_age = now - self._ticker.last_tick
         beat_age = now - self._leases.last_beat
+        overdue = sum(run.is_overdue for run in self.held.values())
         return {
             "tick": f"the last tick was {tick_age:.0f} s ago" if tick_age > _STALE_TICK_S else None,
             "heartbeat": f"the last beat was {beat_age:.0f} s ago" if beat_age > self._lease_s else None,
-            "pool": "no place is free" if self._pool.free <= 0 else None,
+            "pool": "all places are held by runs that do not end" if overdue >= self._pool.size else None,
         }
+
+    @property
+    def has_free_places(self) -> bool:
+        """Whether more runs could begin here."""
+        return self._pool.free > 0
 
     def _wake(self) -> None:
         self._dispatcher.wake()

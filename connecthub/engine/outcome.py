@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from connecthub.security.redaction import Masker
 MESSAGE_CHARS = 50_000
 RESULT_BYTES = 1024 * 1024
 _HEAD_CHARS = 10_000
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the escape of a NUL, and not the text \\u0000
 # A person has to mend these first: another attempt would fail the same way.
 NEVER_RETRIED = frozenset({"bad_handler", "bad_secret"})
 
@@ -108,7 +110,7 @@ def result_json(value: Any, masker: Masker) -> str | None:
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise BadResult(f"the result is no JSON: {one_line(error)}") from None
-    if "\\u0000" in text:
+    if _NUL.search(text):
         raise BadResult("the result is no JSON that PostgreSQL can store: it holds a NUL character")
     if size > RESULT_BYTES:
         cut = {"truncated": True, "bytes": size, "head": clean(text[:_HEAD_CHARS])}

@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 LOAD_TIMEOUT_S = 60.0  # an import that takes longer hangs
 
 
+class StoppedBefore(Exception):
+    """The run was asked to stop while its handler was loading."""
+
+
 class LeaseGone(Exception):
     """Another hub may have taken the run for lost before it started here; it must not start."""
 
@@ -77,7 +81,7 @@ class Runner:
                 await self._clear_lease(run)
                 return
             except Exception as error:  # a fault of the hub must still end the run, visibly
-                log.exception("run %d failed inside the hub", run.claim.id)
+                log.error("run %d failed inside the hub: %s", run.claim.id, type(error).__name__)
                 ended = outcome.decide(Returned(error=error), None, run.masker, [])
             await self._finish(run, definition, ended)
         finally:
@@ -91,6 +95,8 @@ class Runner:
         try:
             job_class = await self._load(run, definition)
             params, secrets = self._open(run, definition)
+        except StoppedBefore:
+            return Outcome("CANCELLED", run.stop_reason)
         except HandlerError as error:
             return outcome.refuse("bad_handler", error, run.masker)
         except SecretError as error:
@@ -112,9 +118,14 @@ class Runner:
             lambda: self._loader.load(definition.handler_path),
             contextvars.copy_context(),
         )
-        done, _ = await asyncio.wait({call.future}, timeout=LOAD_TIMEOUT_S)
-        if not done:
+        stopping = asyncio.create_task(run.stopping.wait())
+        either: set[asyncio.Future[Any]] = {call.future, stopping}
+        await asyncio.wait(either, timeout=LOAD_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not call.future.done():
             run.call = call  # it keeps its place until the import really returns
+            if run.stop_reason is not None:
+                raise StoppedBefore
             raise HandlerError(
                 f"{definition.handler_path} did not finish loading within {LOAD_TIMEOUT_S:.0f} s"
             )

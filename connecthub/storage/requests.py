@@ -53,7 +53,7 @@ ORDER BY id LIMIT 1
 # A person's retry takes the place of the attempt that would have come by itself.
 _TAKE_OVER = """
 UPDATE job_logs SET status = 'CANCELLED', reason = 'superseded', finished_at = clock_timestamp()
-WHERE idempotency_key = $1 AND status = 'QUEUED'
+WHERE idempotency_key = $1 AND status = 'QUEUED' AND not_before > clock_timestamp()
 """
 
 
@@ -68,9 +68,10 @@ async def retry_run(db: Database, log_id: int, *, by: str) -> int:
             raise NotFoundError(f"there is no run {log_id}")
         # Two retries at once: the second one sees what the first has queued.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", key)
+        # First what only waits for its delay: taken over, it cannot become due between these statements.
+        await connection.execute(_TAKE_OVER, key)
         if await connection.fetchval(_GOING, key) is not None:
             raise RefusedError(STILL_RUNNING)
-        await connection.execute(_TAKE_OVER, key)
         run_id = await connection.fetchval(_RETRY, log_id, by)
         if run_id is None:
             raise NotFoundError(f"the Job of run {log_id} is gone")

@@ -86,6 +86,7 @@ class ReturnJob(BaseJob):
         return {
             "nan": float("nan"),
             "nul": "a\x00b",
+            "path": r"C:\u0000dir",
             "object": object(),
             "surrogate": "a\ud800b",
             "large": "x" * 3_000_000,

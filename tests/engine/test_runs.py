@@ -151,6 +151,7 @@ def test_no_exception_of_a_plugin_stops_the_hub(hub: Rig, how: str) -> None:
     [
         ("nan", "FAILURE", "no JSON"),
         ("nul", "FAILURE", "NUL"),
+        ("path", "SUCCESS", None),
         ("object", "FAILURE", "no JSON"),
         ("surrogate", "FAILURE", "no JSON"),
         ("large", "SUCCESS", None),
@@ -164,7 +165,7 @@ def test_a_result_that_is_no_json_is_a_visible_failure(
     assert row["status"] == status
     if words:
         assert words in row["message"]
-    else:
+    elif what == "large":
         assert json.loads(row["result"])["truncated"] is True
 
 
@@ -255,6 +256,30 @@ def test_a_handler_that_hangs_when_imported_ends_visibly(hub: Rig, monkeypatch: 
     assert row["lease_expires_at"] is not None, "its place is still held"
     sample_jobs.released.set()
     hub.until(lambda: hub.row(row["id"])["lease_expires_at"] is None)
+
+
+def test_a_run_can_be_cancelled_while_its_handler_is_loading(hub: Rig) -> None:
+    folder = hub.settings.plugin_path / "plugged"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "slow.py").write_text(
+        "from tests.engine import sample_jobs\nsample_jobs.begun.set()\nsample_jobs.released.wait(30)\n"
+    )
+    hub.job("a", "plugged.slow:AnyJob")
+    run_id = hub.run("a")
+    assert sample_jobs.begun.wait(10)
+    hub.do(requests.cancel_run(hub.db, run_id, by="li.na"))
+    assert (row := hub.wait(run_id))["status"] == "CANCELLED" and row["reason"] == "cancelled"
+
+
+def test_a_retry_takes_the_place_of_the_attempt_that_waits(hub: Rig) -> None:
+    hub.job("a", "FailJob", max_attempts=2, retry_delays=[3600])
+    first = hub.run("a")
+    hub.wait(first)
+    again = hub.do(requests.retry_run(hub.db, first, by="wang"))
+    hub.wait(again)
+    delayed = hub.sql("SELECT * FROM job_logs WHERE retry_of = $1 AND attempt = 2", first)[0]
+    assert (delayed["status"], delayed["reason"]) == ("CANCELLED", "superseded")
 
 
 def test_a_run_whose_revision_is_gone_ends_visibly(hub: Rig) -> None:

@@ -220,6 +220,12 @@ BEGIN
     RAISE EXCEPTION '% is append-only', TG_TABLE_NAME;
 END $$;
 
+-- A revision never changes; only a rotation of keys may write its secrets anew.
+CREATE TRIGGER job_revisions_fixed BEFORE UPDATE OF id, job_id, number, name, tags, enabled, cron_expr, timezone,
+    handler_path, public_cfg, misfire, misfire_window_s, overlap, timeout_s, max_attempts, retry_delays, rerun_lost,
+    priority, saved_at, saved_by ON job_revisions
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+
 -- What a run ran with: its revision, the overrides of that one run applied.
 CREATE VIEW job_log_snapshots AS
 SELECT l.id,
