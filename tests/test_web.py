@@ -224,3 +224,10 @@ def test_the_first_account(dsn: str, tmp_path: Path) -> None:
     assert stat.S_IMODE(paths[0].stat().st_mode) == 0o600
     [user] = run(fetch(dsn, "SELECT * FROM users"))
     assert verify_password(user["password_hash"], paths[0].read_text().strip())
+
+
+def test_a_new_job_shows_when_it_fires_before_any_tick(hub: Hub) -> None:
+    insert_job(hub)
+    hub.sql("UPDATE jobs SET cron_expr = '0 3 * * *'")
+    for page in ("/admin/jobs/list", "/admin/jobs/details/sync-1"):
+        assert re.search(r"<time datetime=[^>]*>\d{4}-\d\d-\d\d 03:00:00</time>", hub.page(page)), page

@@ -32,6 +32,7 @@ class Job(Base):
     handler_path: Mapped[str] = mapped_column(Text)
     last_run_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     next_run_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    schedule_from: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     schedule_error: Mapped[str | None] = mapped_column(Text)
 
 

@@ -11,6 +11,8 @@ import jinja2
 from jinja2.runtime import Context
 from markupsafe import Markup
 
+from connecthub import cron
+from connecthub.errors import ScheduleError
 from connecthub.web.views import pretty
 from connecthub.web.words import say, say_reason
 
@@ -29,8 +31,20 @@ def install(env: jinja2.Environment, zone: str) -> None:
         )
 
     env.trim_blocks = env.lstrip_blocks = True
-    env.globals.update(t=_say, reason=_reason, duration=_duration, link=_link)
+    env.globals.update(t=_say, reason=_reason, duration=_duration, link=_link, next_fire=next_fire)
     env.filters.update(when=when, pretty=pretty, segment=segment)
+
+
+def next_fire(
+    next_run_at: datetime | None, waits: bool, cron_expr: str, zone: str, schedule_from: datetime
+) -> datetime | None:
+    """When a Job fires next; `waits`: the tick that stores it for a new schedule comes within a minute."""
+    if next_run_at is not None or not waits:
+        return next_run_at
+    try:
+        return cron.next_fire(cron_expr, zone, schedule_from)
+    except ScheduleError:
+        return None
 
 
 def segment(text: str) -> str:
