@@ -138,6 +138,7 @@ def rig(dsn: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[
     """SQL beside a hub that is not started yet."""
     sample_jobs.released.clear()
     sample_jobs.begun.clear()
+    sample_jobs.calls.clear()
     caplog.set_level(logging.INFO)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     rig = Rig(dsn, tmp_path)

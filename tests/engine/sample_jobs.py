@@ -15,6 +15,7 @@ from connecthub.plugins import BaseJob
 log = logging.getLogger("some.library")
 released = threading.Event()  # what holds HoldJob and BlockJob
 begun = threading.Event()
+calls: list[int] = []  # the runs of CountedJob
 
 
 class EchoJob(BaseJob):
@@ -31,6 +32,13 @@ class ThreadEchoJob(BaseJob):
     def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
         log.info("echo %s", params)
         return {"params": params}
+
+
+class CountedJob(BaseJob):
+    """Tells in this process that it was called."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        calls.append(self.ctx.run_id)
 
 
 class FailJob(BaseJob):

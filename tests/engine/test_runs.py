@@ -303,7 +303,7 @@ def test_what_a_plugin_leaves_behind_neither_ends_its_loop_nor_tells_its_secret(
     assert "canary-secret" not in caplog.text
 
 
-def test_shutdown_never_gives_back_what_has_begun(rig: Rig) -> None:
+def test_shutdown_never_gives_back_what_has_begun(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     folder = rig.settings.plugin_path / "plugged"
     folder.mkdir()
     (folder / "__init__.py").touch()
@@ -311,7 +311,7 @@ def test_shutdown_never_gives_back_what_has_begun(rig: Rig) -> None:
         "from tests.engine import sample_jobs\n"
         "sample_jobs.begun.set()\n"
         "sample_jobs.released.wait(30)\n"
-        "class AnyJob(sample_jobs.EchoJob): pass\n"
+        "class AnyJob(sample_jobs.CountedJob): pass\n"
     )
     rig.start_hub()
     rig.job("a", "plugged.loads:AnyJob")
@@ -320,6 +320,8 @@ def test_shutdown_never_gives_back_what_has_begun(rig: Rig) -> None:
     rig.stop_hub(grace_s=0.1)
     assert rig.row(run_id)["status"] == "QUEUED"
     sample_jobs.released.set()
+    rig.until(lambda: f"run {run_id} was not started" in caplog.text)
+    assert not sample_jobs.calls, "the hub that gave it back must not begin it"
     rig.start_hub()
     row = rig.wait(run_id)
-    assert row["status"] == "SUCCESS" and row["attempt"] == 1
+    assert row["status"] == "SUCCESS" and sample_jobs.calls == [run_id]
