@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from connecthub.web.words_en import ENGLISH
-from connecthub.web.words_zh import CHINESE
+from connecthub.web.words import common, jobs, people, runs
 
-LANGUAGES: Final = {"en": ENGLISH, "zh": CHINESE}
+# One file per part of the admin; both languages of a text stand side by side, so that none can be missing.
+CATALOGUES: Final = (common.TEXTS, people.TEXTS, jobs.TEXTS, runs.TEXTS)
+TEXTS: Final = {key: texts for catalogue in CATALOGUES for key, texts in catalogue.items()}
+LANGUAGES: Final = {
+    "en": {key: english for key, (english, _) in TEXTS.items()},
+    "zh": {key: chinese for key, (_, chinese) in TEXTS.items()},
+}
 
 
 def say(language: str, key: str, **values: object) -> str:

@@ -1,0 +1,93 @@
+"""Texts of the pages of Jobs: by key, English and Chinese."""
+
+from typing import Final
+
+TEXTS: Final[dict[str, tuple[str, str]]] = {
+    "new_job": ("New Job", "新建任务"),
+    "edit_job": ("Edit {id}", "编辑 {id}"),
+    "delete": ("Delete", "删除任务"),
+    "delete_confirm": ("Delete the Job and all its runs", "删除任务及其全部执行记录"),
+    "delete_hint": (
+        "Runs, logs and revisions go with the Job. There is no undo.",
+        "执行记录、日志和版本会一并删除，不能恢复。",
+    ),
+    "search_jobs": ("Id, name, tag or handler", "ID、名称、标签或处理器"),
+    "no_jobs": ("No Job matches.", "没有符合条件的任务。"),
+    "never_run": ("This Job has not run yet.", "该任务尚未执行过。"),
+    "no_job": ("There is no Job {id}.", "没有任务 {id}。"),
+    "delete_refused": (
+        "A run of this Job is still queued or running. Cancel it or wait, then delete.",
+        "该任务还有执行未结束，请等待结束或终止后再删除。",
+    ),
+    "set": ("set", "已设置"),
+    "not_set": ("not set", "未设置"),
+    "public_cfg": ("Parameters (public_cfg)", "参数 (public_cfg)"),
+    "secret_cfg": ("Secrets (secret_cfg)", "密钥 (secret_cfg)"),
+    "misfire": ("Missed fire times", "错过触发时"),
+    "misfire_window_s": ("Make up for within (seconds)", "补跑期限（秒）"),
+    "overlap": ("Last run still going", "上次未结束时"),
+    "timeout_s": ("Timeout (seconds)", "超时（秒）"),
+    "max_attempts": ("Attempts at most", "最多尝试"),
+    "retry_delays": ("Delays before retries (seconds)", "重试间隔（秒）"),
+    "rerun_lost": ("Run again after a loss", "失联后重跑"),
+    "priority": ("Priority", "优先级"),
+    "last_fire": ("Last fire", "上次触发"),
+    "schedule_error": ("Schedule problem", "计划问题"),
+    "misfire.latest": ("run the newest once", "补跑最近一次"),
+    "misfire.all": ("run all (at most 100)", "全部补跑（最多 100）"),
+    "misfire.skip": ("do not make up", "不补跑"),
+    "overlap.skip": ("skip this one", "跳过本次"),
+    "overlap.queue": ("queue (at most one)", "排队（最多 1 个）"),
+    "overlap.allow": ("run side by side", "同时执行"),
+    "hint.id": (
+        "Letters, digits and . _ - : beginning with a letter or digit. Fixed afterwards.",
+        "字母、数字和 . _ - :，以字母或数字开头，保存后不能修改。",
+    ),
+    "hint.tags": ("Separated by commas.", "用逗号分隔。"),
+    "hint.cron_expr": ("Minute, hour, day, month, weekday.", "分 时 日 月 星期。"),
+    "hint.handler_path": ("package.module:Class", "包.模块:类名"),
+    "hint.public_cfg": ("A JSON object; {{}} for none.", "JSON 对象，没有则填 {{}}。"),
+    "hint.secret_new": (
+        "A JSON object; {{}} for none. Stored encrypted, never shown again. Values under 6 characters cannot be masked everywhere in logs.",
+        "JSON 对象，没有则填 {{}}。加密保存，不再显示。少于 6 个字符的值无法在日志中处处遮盖。",
+    ),
+    "hint.secret_edit": (
+        "Stored values are never shown. Leave empty to keep them; a JSON object replaces them all, {{}} removes them.",
+        "已保存的值不会显示。留空保持不变；填写 JSON 对象则全部替换，{{}} 表示清除。",
+    ),
+    "hint.timeout_s": ("Empty: as in the settings; 0: none.", "留空：按系统设置；0：不限。"),
+    "hint.retry_delays": ("Separated by commas; the last one repeats.", "用逗号分隔，最后一个重复使用。"),
+    "hint.rerun_lost": (
+        "Only where the Job may safely run twice; needs at least 2 attempts.",
+        "仅当任务可安全重复执行时使用，最多尝试须不少于 2。",
+    ),
+    "error.summary": ("Not saved: {count} fields need a change.", "未保存：有 {count} 个字段需要修改。"),
+    "error.secret_again": (
+        "What was typed here is not kept: type it again.",
+        "此处填写的内容未保留，请重新填写。",
+    ),
+    "error.required": ("This field is required.", "此字段必填。"),
+    "error.id": (
+        "Must begin with a letter or digit and hold only letters, digits and . _ - :",
+        "必须以字母或数字开头，只能包含字母、数字和 . _ - :",
+    ),
+    "error.taken": ("There is a Job with this id already.", "已有使用该 ID 的任务。"),
+    "error.long": ("At most {limit} characters.", "最多 {limit} 个字符。"),
+    "error.public_cfg": ("public_cfg must be a JSON object", "public_cfg must be a JSON object"),
+    "error.secret_cfg": ("secret_cfg must be a JSON object", "secret_cfg must be a JSON object"),
+    "error.characters": (
+        "Holds characters that cannot be stored (such as \\u0000).",
+        "含有无法保存的字符（如 \\u0000）。",
+    ),
+    "error.choice": ("Must be one of: {allowed}.", "必须是以下之一：{allowed}。"),
+    "error.number": (
+        "Must be a whole number from {low} to {high}, got “{got}”.",
+        "必须是 {low} 到 {high} 的整数，当前为“{got}”。",
+    ),
+    "error.delays": (
+        "Must be whole numbers from 0 to {high}, separated by commas, at most {most}.",
+        "必须是 0 到 {high} 的整数，用逗号分隔，最多 {most} 个。",
+    ),
+    "error.rerun_lost": ("Needs at least 2 attempts (max_attempts).", "最多尝试 (max_attempts) 须不少于 2。"),
+    "error.refused": ("The database refused these values: {text}", "数据库拒绝了这些值：{text}"),
+}
