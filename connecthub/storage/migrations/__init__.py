@@ -1,0 +1,1 @@
+"""The history of the schema, in alembic's form."""
