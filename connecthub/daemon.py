@@ -177,7 +177,7 @@ async def _readiness(db: Database, hub: Hub) -> dict[str, str | None]:
     checks = hub.readiness()
     try:
         checks["database"] = None
-        waits = await asyncio.wait_for(db.pool.fetchval(_OLDEST_QUEUED), 5)
+        waits = await asyncio.wait_for(db.fetchval(_OLDEST_QUEUED), 5)
         long = waits is not None and waits > _QUEUED_TOO_LONG_S and hub.has_free_places
         checks["queue"] = f"a run has been queued for {waits:.0f} s" if long else None
     except (*UNAVAILABLE, TimeoutError):

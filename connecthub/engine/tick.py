@@ -98,7 +98,7 @@ class Ticker:
 
     async def tick_once(self) -> None:
         """Turn everything that is due by the database's clock into runs."""
-        async with self._db.pool.acquire() as connection:
+        async with self._db.connection() as connection:
             moment = await schedule.now(connection)
         self._minute.offset = moment - datetime.now(UTC)
         early = 60 - (moment.second + moment.microsecond / 1e6)
@@ -133,5 +133,5 @@ class Ticker:
 
     async def _left(self, moment: datetime) -> bool:
         """Whether Jobs are due that another session held; another hub's tick, or a save."""
-        async with self._db.pool.acquire() as connection:
+        async with self._db.connection() as connection:
             return not await schedule.is_paused(connection) and await schedule.any_due(connection, moment)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ CHANNEL = "connecthub"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATION_LOCK = 0x636F6E6E656374  # any fixed number, the same for all hubs
 CONNECT_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 2.0
 _SESSION = {
     "application_name": "connecthub",
     # A stopped hub must not hold locks for longer than this.
@@ -58,48 +60,96 @@ class Database:
     """A pool of asyncpg connections, and an SQLAlchemy engine for the admin's lists and forms.
 
     `jsonb` values arrive as text. The engine of runs and the admin each open a Database of their own, so that
-    slow pages never take a connection away from a run.
+    slow pages never take a connection away from a run. `is_pooled`: a connection pooler such as PgBouncer
+    stands between, which may give each transaction another session: no session settings, no prepared
+    statements, no LISTEN.
     """
 
-    def __init__(self, dsn: str, pool: asyncpg.Pool[asyncpg.Record]) -> None:
-        self.dsn = dsn
+    def __init__(self, dsn: str, pool: asyncpg.Pool[asyncpg.Record], options: dict[str, Any]) -> None:
         self.pool = pool
-        self.engine: AsyncEngine = create_async_engine(
-            "postgresql+asyncpg://",
-            async_creator=lambda: asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, server_settings=_SESSION),
-            pool_size=5,
-            pool_pre_ping=True,
-            hide_parameters=True,
-        )
+        self.is_pooled = "server_settings" not in options
+        self._connect = partial(asyncpg.connect, dsn, **options)
+        self.engine: AsyncEngine = _alchemy_engine(self._connect)
 
     @classmethod
-    async def open(cls, dsn: str, *, size: int = 5, settings: dict[str, str] | None = None) -> Database:
+    async def open(
+        cls,
+        dsn: str,
+        *,
+        size: int = 5,
+        settings: dict[str, str] | None = None,
+        command_timeout_s: float = 60,
+    ) -> Database:
         """Connect to `dsn` with at most `size` connections; `settings` are added to each of their sessions.
 
-        Raises DatabaseError, one line without the password, where that is not possible.
+        A statement that has not answered after `command_timeout_s` counts as UNAVAILABLE. Raises
+        DatabaseError, one line without the password, where connecting is not possible.
         """
         try:
+            options: dict[str, Any] = {"timeout": min(CONNECT_TIMEOUT_S, command_timeout_s)}
+            if await _is_pooled(dsn):
+                options["statement_cache_size"] = 0
+            else:
+                options["server_settings"] = _SESSION | (settings or {})
             pool = await asyncpg.create_pool(
-                dsn,
-                min_size=1,
-                max_size=size,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=60,
-                server_settings=_SESSION | (settings or {}),
+                dsn, min_size=1, max_size=size, command_timeout=command_timeout_s, reset=_keep, **options
             )
         except (*UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
             raise _unreachable(error) from None
-        return cls(dsn, pool)
+        return cls(dsn, pool, options)
 
     async def close(self) -> None:
-        """Return after all connections have ended."""
-        await self.engine.dispose()
-        await self.pool.close()
+        """Return after all connections have ended; those that do not answer are cut."""
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self.engine.dispose()
+                await self.pool.close()
+        except TimeoutError:
+            self.pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connected]:
+        """A connection of the pool. One whose statement was given up is cut: it may never answer."""
+        connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        try:
+            if self.is_pooled:
+                async with connection.transaction():
+                    yield connection
+            else:
+                yield connection
+        except (TimeoutError, asyncio.CancelledError):
+            connection.terminate()
+            raise
+        except asyncpg.ReadOnlySQLTransactionError:
+            await self.pool.expire_connections()  # the writable server may be another one by now
+            raise
+        finally:
+            await self.pool.release(connection)
+
+    async def fetch(self, statement: str, *args: Any) -> list[asyncpg.Record]:
+        """The rows of one statement."""
+        async with self.connection() as connection:
+            return await connection.fetch(statement, *args)
+
+    async def fetchrow(self, statement: str, *args: Any) -> asyncpg.Record | None:
+        """The first row of one statement."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(statement, *args)
+
+    async def fetchval(self, statement: str, *args: Any) -> Any:
+        """The first column of the first row of one statement."""
+        async with self.connection() as connection:
+            return await connection.fetchval(statement, *args)
+
+    async def execute(self, statement: str, *args: Any) -> str:
+        """Run one statement; its command tag."""
+        async with self.connection() as connection:
+            return await connection.execute(statement, *args)
 
     @asynccontextmanager
     async def transaction(self, user: str = "") -> AsyncIterator[Connected]:
         """A transaction in which `user` is the author of the revisions it writes."""
-        async with self.pool.acquire() as connection, connection.transaction():
+        async with self.connection() as connection, connection.transaction():
             if user:
                 await connection.execute("SELECT set_config('connecthub.user', $1, true)", user)
             yield connection
@@ -107,9 +157,10 @@ class Database:
     async def listen(self, heard: Callable[[str], None]) -> Callable[[], Awaitable[None]]:
         """Call `heard` with each payload notified on CHANNEL, over a connection of its own.
 
-        `heard("")` is called when that connection has ended. The result closes it.
+        `heard("")` is called when that connection has ended. The result closes it. Not to be had where
+        `is_pooled`.
         """
-        connection = await asyncpg.connect(self.dsn, timeout=CONNECT_TIMEOUT_S, server_settings=_SESSION)
+        connection = await self._connect()
 
         def on_notice(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
             heard(str(payload))
@@ -119,13 +170,38 @@ class Database:
         return connection.close
 
 
+async def _keep(connection: Any) -> None:
+    """Asyncpg would reset the session each time a connection goes back; ours never change one."""
+
+
+async def _is_pooled(dsn: str) -> bool:
+    """Whether the session behind a connection is not the one that greeted it."""
+    connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S, statement_cache_size=0)
+    try:
+        async with connection.transaction():
+            return bool(await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid())
+    finally:
+        connection.terminate()
+
+
+def _alchemy_engine(connect: Callable[[], Awaitable[Any]]) -> AsyncEngine:
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        # Unnamed statements: behind a pooler a name may meet another session's statement.
+        connect_args={"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""},
+        pool_pre_ping=True,
+        hide_parameters=True,
+    )
+
+
 async def migrate(dsn: str) -> None:
     """Bring the schema up to date; hubs that start at once wait for each other.
 
     Raises DatabaseError where the database cannot be reached or its schema is newer than this version.
     """
-    engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
+    engine = _alchemy_engine(
+        partial(asyncpg.connect, dsn, timeout=CONNECT_TIMEOUT_S, statement_cache_size=0)
     )
     try:
         async with engine.begin() as connection:

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 async def stored_tokens(db: Database) -> list[str]:
     """The canary that an earlier start left, or where there is none some of the secrets; empty: no secrets."""
-    canary = await db.pool.fetchval("SELECT key_canary FROM hub_state")
+    canary = await db.fetchval("SELECT key_canary FROM hub_state")
     if canary is not None:
         return [canary]
-    rows = await db.pool.fetch(
+    rows = await db.fetch(
         "SELECT secret_cfg FROM jobs WHERE secret_cfg <> ''"
         " UNION SELECT secret_cfg FROM job_revisions WHERE secret_cfg <> '' LIMIT 20"
     )
@@ -22,4 +22,4 @@ async def stored_tokens(db: Database) -> list[str]:
 
 async def store_canary(db: Database, canary: str) -> None:
     """Leave a token that tells later starts whether their key fits; the first one stays."""
-    await db.pool.execute("UPDATE hub_state SET key_canary = $1 WHERE key_canary IS NULL", canary)
+    await db.execute("UPDATE hub_state SET key_canary = $1 WHERE key_canary IS NULL", canary)

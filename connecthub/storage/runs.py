@@ -128,7 +128,7 @@ RETURNING {_CLAIMED}, l.priority
 
 async def claim(db: Database, worker_id: UUID, lease_s: float, places: int) -> list[Claim]:
     """Take at most `places` queued runs for `worker_id`, in order of priority, people's runs, id."""
-    rows = await db.pool.fetch(_CLAIM, worker_id, lease_s, places)
+    rows = await db.fetch(_CLAIM, worker_id, lease_s, places)
     rows.sort(key=lambda row: (-row["priority"], row["trigger"] == "schedule", row["id"]))
     return [_claim(row) for row in rows]
 
@@ -139,7 +139,7 @@ def _claim(row: Any) -> Claim:
 
 async def definitions(db: Database, revision_ids: Sequence[int]) -> dict[int, Definition]:
     """The definitions that these revisions hold, by revision id."""
-    rows = await db.pool.fetch(
+    rows = await db.fetch(
         "SELECT id, handler_path, public_cfg, secret_cfg, timeout_s, max_attempts, retry_delays"
         " FROM job_revisions WHERE id = ANY($1::bigint[])",
         revision_ids,
@@ -206,12 +206,12 @@ async def store_endings(db: Database, worker_id: UUID, endings: Sequence[Ending]
     columns = zip(
         *(tuple(getattr(e, name) for name in Ending.__dataclass_fields__) for e in endings), strict=True
     )
-    await db.pool.fetch(_END, worker_id, *(list(column) for column in columns))
+    await db.fetch(_END, worker_id, *(list(column) for column in columns))
 
 
 async def returned_late(db: Database, worker_id: UUID, run_id: int, run_log: str, meta: str) -> None:
     """Clear the lease of a run that had ended before its plugin returned, and store what came after."""
-    await db.pool.execute(
+    await db.execute(
         "UPDATE job_logs SET lease_expires_at = NULL, run_log = $3, meta = meta || $4::jsonb"
         " WHERE id = $1 AND worker_id = $2 AND status NOT IN ('QUEUED', 'RUNNING')",
         run_id,
@@ -239,7 +239,7 @@ async def beat(
     db: Database, worker_id: UUID, lease_s: float, held: Iterable[int], known: Iterable[int]
 ) -> Beat:
     """Renew the leases of `held`; rule 8: RUNNING rows of this hub that are not `known` count as claimed."""
-    async with db.pool.acquire() as connection, connection.transaction():
+    async with db.connection() as connection, connection.transaction():
         rows = await connection.fetch(_BEAT, worker_id, lease_s, list(held))
         unknown = await connection.fetch(_LOST_CLAIMS, worker_id, lease_s, list(known))
     return Beat(
@@ -261,7 +261,7 @@ SELECT id FROM job_logs WHERE worker_id = $1 AND status = 'RUNNING' AND cancel_r
 
 async def store_live(db: Database, worker_id: UUID, live: Sequence[Live]) -> set[int]:
     """Store what going runs show; the ids of this hub's runs that a person wants to end."""
-    rows = await db.pool.fetch(
+    rows = await db.fetch(
         _LIVE,
         worker_id,
         [one.id for one in live],
@@ -291,7 +291,7 @@ SELECT id FROM ended
 
 async def reap(db: Database) -> list[int]:
     """Turn RUNNING rows whose lease has expired into LOST; their ids."""
-    return [row["id"] for row in await db.pool.fetch(_REAP)]
+    return [row["id"] for row in await db.fetch(_REAP)]
 
 
 _RELEASE = """
@@ -307,12 +307,12 @@ WHERE id = ANY($2::bigint[]) AND worker_id = $1 AND status = 'RUNNING'
 
 async def release(db: Database, worker_id: UUID, run_ids: Iterable[int]) -> None:
     """Rule 19: give claimed runs that have not started back to the queue. Only shutdown may do this."""
-    await db.pool.execute(_RELEASE, worker_id, list(run_ids))
+    await db.execute(_RELEASE, worker_id, list(run_ids))
 
 
 async def notify(db: Database, payload: str) -> None:
     """Tell all hubs: `run` (something is queued) or `cancel <id>`."""
-    await db.pool.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
+    await db.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
 
 
 def json_text(value: Any) -> str:

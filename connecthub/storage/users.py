@@ -30,7 +30,7 @@ async def ensure_admin(db: Database, password_setting: str, data_dir: Path) -> P
     Of two hubs that start at once one creates account and file. Raises StartupError where the file cannot be
     written.
     """
-    if await db.pool.fetchval("SELECT EXISTS (SELECT FROM users)"):
+    if await db.fetchval("SELECT EXISTS (SELECT FROM users)"):
         return None
     password = password_setting or make_password()
     hashed = await asyncio.to_thread(hash_password, password)
@@ -73,7 +73,7 @@ async def check_password(db: Database, username: str, password: str) -> bool:
     """Whether the name exists and has this password; takes as long either way."""
     if len(password) > _LONGEST_PASSWORD:
         return False
-    stored = await db.pool.fetchval("SELECT password_hash FROM users WHERE username = $1", username)
+    stored = await db.fetchval("SELECT password_hash FROM users WHERE username = $1", username)
     return await asyncio.to_thread(verify_password, stored, password)
 
 
@@ -93,7 +93,7 @@ async def open_session(connection: Connected, username: str) -> str:
 
 async def session_user(db: Database, token: str) -> str | None:
     """The name of the user whose session this is, or None."""
-    name = await db.pool.fetchval(
+    name = await db.fetchval(
         "SELECT username FROM sessions WHERE token_hash = $1 AND expires_at > clock_timestamp()",
         _digest(token),
     )

@@ -89,7 +89,7 @@ class Rig:
         self._thread.join()
 
     def sql(self, statement: str, *args: Any) -> list[asyncpg.Record]:
-        rows: list[asyncpg.Record] = self.do(self.db.pool.fetch(statement, *args))
+        rows: list[asyncpg.Record] = self.do(self.db.fetch(statement, *args))
         return rows
 
     def job(
