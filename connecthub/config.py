@@ -177,6 +177,7 @@ class PoolSettings(_Section):
     lease_s: Seconds = Field(60, ge=2, le=86_400)
     heartbeat_s: Seconds = 0
     timeout_s: Seconds = 3600
+    shutdown_grace_s: Seconds = 60
 
     @field_validator("heartbeat_s")
     @classmethod

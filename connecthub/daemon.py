@@ -17,6 +17,7 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
+from connecthub import failpoints
 from connecthub.config import Settings
 from connecthub.engine import capture
 from connecthub.engine.hub import Hub
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _ENGINE_CONNECTIONS = 8
 _WEB_CONNECTIONS = 5
+_OVERTIME_S = 9.5  # beyond the grace a shutdown takes no longer, whatever happens
 
 
 def run(settings: Settings) -> None:
@@ -42,6 +44,7 @@ def run(settings: Settings) -> None:
 
     Raises StartupError where it cannot start as configured.
     """
+    failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     hub_log = setup_logging(settings.logs.level, settings.log_dir)
     hub_log.exclude(capture.belongs_to_run)
     with capture.capturing():
@@ -54,14 +57,20 @@ def run(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
-    _on_signals(stop)
+    _on_signals(stop, settings.pool.shutdown_grace_s)
     with _listening(settings) as listener:
         async with AsyncExitStack() as stack:
             dsn = await stack.enter_async_context(database_url(settings))
             await migrate(dsn)
             web_db = await Database.open(dsn, size=_WEB_CONNECTIONS)
             stack.push_async_callback(web_db.close)
-            engine_db = await Database.open(dsn, size=_ENGINE_CONNECTIONS, settings=ENGINE_SETTINGS)
+            engine_db = await Database.open(
+                dsn,
+                size=_ENGINE_CONNECTIONS,
+                settings=ENGINE_SETTINGS,
+                # A beat that is given up must leave time for another one in the same lease.
+                command_timeout_s=max(settings.pool.lease_s / 4, 2),
+            )
             stack.push_async_callback(engine_db.close)
             vault = await _open_vault(settings, web_db)
             password_file = await ensure_admin(
@@ -74,16 +83,17 @@ async def _serve(settings: Settings) -> None:
                 hub.start()
                 _greet(listener, password_file)
                 await stop.wait()
-                log.info("stopping: no new runs; those that are going get time to end")
                 await hub.stop()
     log.info("stopped")
 
 
-def _on_signals(stop: asyncio.Event) -> None:
+def _on_signals(stop: asyncio.Event, grace_s: float) -> None:
     def on_signal() -> None:
         if stop.is_set():
             os._exit(1)
         stop.set()
+        # Should a plugin hold the interpreter itself, the system ends the process.
+        signal.setitimer(signal.ITIMER_REAL, grace_s + _OVERTIME_S)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
@@ -176,8 +186,10 @@ async def _web(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
 async def _readiness(db: Database, hub: Hub) -> dict[str, str | None]:
     checks = hub.readiness()
     try:
-        checks["database"] = None
-        waits = await asyncio.wait_for(db.fetchval(_OLDEST_QUEUED), 5)
+        async with asyncio.timeout(5):
+            read_only = await db.fetchval("SELECT current_setting('transaction_read_only')::boolean")
+            waits = await db.fetchval(_OLDEST_QUEUED)
+        checks["database"] = "the database is read-only" if read_only else None
         long = waits is not None and waits > _QUEUED_TOO_LONG_S and hub.has_free_places
         checks["queue"] = f"a run has been queued for {waits:.0f} s" if long else None
     except (*UNAVAILABLE, TimeoutError):

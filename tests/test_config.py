@@ -102,6 +102,7 @@ def test_each_setting_has_an_environment_form_that_wins(section: str) -> None:
         "pool.lease_s": ("2.5", 2.5),
         "pool.heartbeat_s": ("0.5", 0.5),
         "pool.timeout_s": ("0", 0),
+        "pool.shutdown_grace_s": ("2.5", 2.5),
         "plugins.packages": ('["a", "b.c"]', ("a", "b.c")),
         "plugins.path": ("p", "p"),
     }

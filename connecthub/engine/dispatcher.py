@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
+from collections.abc import Coroutine
+from typing import Any
 
+from connecthub import failpoints
 from connecthub.clock import boottime
 from connecthub.engine.endings import Endings
 from connecthub.engine.held import HeldRun, HeldRuns
@@ -49,6 +52,11 @@ class Dispatcher:
         """Whether no claim is on its way."""
         return self.claims_begun == self.claims_answered
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing more may begin here."""
+        return self._stopping
+
     def wake(self) -> None:
         """Something may be there to claim."""
         self._wake.set()
@@ -86,46 +94,54 @@ class Dispatcher:
         self.claims_begun += 1
         try:
             claims = await runs.claim(self._db, self._held.worker_id, self._lease_s, places)
-            await self.adopt(claims, lease_until)
+            failpoints.passing("claim.after_answer")
+            self.adopt(claims, lease_until)
         finally:
             self.claims_answered += 1
         return len(claims)
 
-    async def adopt(self, claims: list[Claim], lease_until: float) -> None:
+    def adopt(self, claims: list[Claim], lease_until: float) -> None:
         """Hold claimed runs, and start them."""
-        held = []
-        for claim in claims:
-            if claim.id not in self._held:
-                run = HeldRun(claim, lease_until)
-                self._held[claim.id] = run
-                self._pool.take()
-                held.append(run)
-        definitions = await self._definitions_of({run.claim.revision_id for run in held})
+        held = [HeldRun(claim, lease_until) for claim in claims if claim.id not in self._held]
         for run in held:
-            definition = definitions.get(run.claim.revision_id)
-            task = asyncio.create_task(self._runner.execute(run, definition), name=f"run {run.claim.id}")
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._held[run.claim.id] = run
+            self._pool.take()
+        unknown = {run.claim.revision_id for run in held} - self._definitions.keys()
+        if unknown:
+            self._spawn(self._begin_when_known(held, unknown), "definitions")
+        else:
+            self._begin(held)
 
-    async def _definitions_of(self, revision_ids: set[int]) -> dict[int, Definition]:
-        known = {number: self._definitions[number] for number in revision_ids if number in self._definitions}
-        missing = list(revision_ids - known.keys())
-        while missing:
+    async def _begin_when_known(self, held: list[HeldRun], revision_ids: set[int]) -> None:
+        """Claimed runs must not be dropped while the database is away; their leases are renewed meanwhile."""
+        while not self._stopping:
             try:
-                learned = await runs.definitions(self._db, missing)
+                self._definitions.update(await runs.definitions(self._db, list(revision_ids)))
                 break
-            except Exception as error:  # claimed runs must not be dropped; their leases are renewed meanwhile
-                log.warning("definitions of %d claimed runs cannot be read yet: %s", len(missing), error)
+            except Exception as error:
+                log.warning("definitions of %d claimed runs cannot be read yet: %s", len(held), error)
                 await asyncio.sleep(1)
-        if missing:
-            known |= learned
-            self._definitions.update(learned)
+        else:
+            return  # they have not begun, and go back to the queue
+        self._begin(held)
+
+    def _begin(self, held: list[HeldRun]) -> None:
+        for run in held:
+            definition = self._definitions.get(run.claim.revision_id)
+            self._spawn(self._runner.execute(run, definition), f"run {run.claim.id}")
         while len(self._definitions) > _DEFINITIONS:
             self._definitions.popitem(last=False)
-        return known
 
-    async def stop(self) -> None:
-        """Claim no more; returns after the last claim has answered."""
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def stop(self, seconds: float) -> None:
+        """Claim no more; returns after the last claim has answered, or was given up after `seconds`."""
         self._stopping = True
         self._wake.set()
-        await self._task
+        _, unanswered = await asyncio.wait({self._task}, timeout=seconds)
+        if unanswered:
+            self._task.cancel()
+            await asyncio.wait(unanswered)

@@ -11,6 +11,9 @@ from uuid import UUID
 
 import asyncpg
 
+from connecthub import failpoints
+from connecthub.clock import boottime
+from connecthub.engine.spool import Spool
 from connecthub.storage import runs
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.runs import Ending
@@ -20,6 +23,7 @@ log = logging.getLogger(__name__)
 _GATHER_S = 0.003
 _BATCH = 500
 _SLOWEST_S = 5.0
+_SPOOL_AFTER_S = 1.0  # an end that waits longer than this for the database goes to disk meanwhile
 # What will be refused again however often it is tried.
 _REFUSED = (
     asyncpg.DataError,
@@ -32,11 +36,16 @@ _REFUSED = (
 class Endings:
     """The queue of ends that are not stored yet. `on_stored` is called with each id, and its retry delay."""
 
-    def __init__(self, db: Database, worker_id: UUID, on_stored: Callable[[int, int | None], None]) -> None:
+    def __init__(
+        self, db: Database, worker_id: UUID, spool: Spool, on_stored: Callable[[int, int | None], None]
+    ) -> None:
         self._db = db
         self._worker_id = worker_id
+        self._spool = spool
         self._on_stored = on_stored
         self._waiting: dict[int, Ending] = {}
+        self._put_at: dict[int, float] = {}
+        self._spooled: set[int] = set()
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -45,9 +54,15 @@ class Endings:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def spooled(self) -> int:
+        """How many are in the spool file."""
+        return len(self._spooled)
+
     def put(self, ending: Ending) -> None:
         """Store `ending` soon."""
         self._waiting[ending.id] = ending
+        self._put_at[ending.id] = boottime()
         self._empty.clear()
         self._wake.set()
 
@@ -55,11 +70,46 @@ class Endings:
         """Return when everything put so far is stored."""
         await self._empty.wait()
 
-    async def stop(self) -> None:
-        """Stop storing; call `flush` before."""
+    async def spool_once(self, after_s: float = _SPOOL_AFTER_S) -> None:
+        """Put on disk what has waited longer than `after_s`; clear the disk once all is stored."""
+        now = boottime()
+        waiting = [
+            ending
+            for ending in list(self._waiting.values())
+            if ending.id not in self._spooled and now - self._put_at[ending.id] >= after_s
+        ]
+        if waiting:
+            await asyncio.to_thread(self._spool.write, waiting)
+            if not self._spooled:
+                log.warning("%d ends of runs wait for the database; they are in the spool file", len(waiting))
+            self._spooled.update(ending.id for ending in waiting)
+        elif self._spooled and not self._waiting:
+            await asyncio.to_thread(self._spool.clear)
+            self._spooled.clear()
+
+    async def replay_once(self) -> None:
+        """Store what hubs that are no more have left on disk, each under its `worker_id` (rule 15)."""
+        with self._spool.left_behind() as left:
+            for worker_id, endings in left:
+                for begin in range(0, len(endings), _BATCH):
+                    await _store(self._db, worker_id, endings[begin : begin + _BATCH], lambda stored: None)
+                log.warning(
+                    "%d ends of runs that another hub left in its spool file are stored", len(endings)
+                )
+
+    async def stop(self, seconds: float) -> None:
+        """Store what waits within `seconds`; what is left then stays in the spool file for the next start."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.flush()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+        try:
+            await self.spool_once(after_s=0)
+        except OSError as error:
+            log.error("%d ends of runs could not be stored: %s", len(self._waiting), error)
+        self._spool.close()
 
     async def _storing(self) -> None:
         failures = 0
@@ -71,7 +121,8 @@ class Endings:
                 await asyncio.sleep(_GATHER_S)
             batch = list(self._waiting.values())[:_BATCH]
             try:
-                await self._store(batch)
+                failpoints.passing("end.before_store")
+                await _store(self._db, self._worker_id, batch, self._forget)
                 failures = 0
             except UNAVAILABLE as error:
                 failures += 1
@@ -81,47 +132,58 @@ class Endings:
                 failures += 1
                 log.exception("%d ends of runs could not be stored and will be tried again", len(batch))
 
-    async def _store(self, batch: list[Ending]) -> None:
-        try:
-            await runs.store_endings(self._db, self._worker_id, batch)
-        except UNAVAILABLE:
-            raise
-        except (asyncpg.PostgresError, ValueError) as error:
-            if len(batch) > 1:
-                await self._store_one_by_one(batch)
-                return
-            if not isinstance(error, _REFUSED):
-                raise
-            await self._store_refused(batch[0], error)
-        for ending in batch:
-            self._waiting.pop(ending.id, None)
+    def _forget(self, stored: list[Ending]) -> None:
+        for ending in stored:
+            del self._waiting[ending.id], self._put_at[ending.id]
             self._on_stored(ending.id, ending.retry_delay_s)
         if not self._waiting:
             self._wake.clear()
             self._empty.set()
 
-    async def _store_one_by_one(self, batch: list[Ending]) -> None:
-        """One end that cannot be stored must not hold up the others."""
-        failed: Exception | None = None
-        for ending in batch:
-            try:
-                await self._store([ending])
-            except Exception as error:
-                failed = error
-        if failed is not None:
-            raise failed
 
-    async def _store_refused(self, ending: Ending, error: Exception) -> None:
-        """What PostgreSQL refuses must end visibly all the same, and not be tried for ever."""
-        log.error("the end of run %d was refused by the database: %s", ending.id, type(error).__name__)
-        plain = replace(
-            ending,
-            status="FAILURE",
-            reason="exception",
-            message=f"what the run returned could not be stored ({type(error).__name__})",
-            traceback=None,
-            run_log=None,
-            result=None,
-            progress=None,
-        )
-        await runs.store_endings(self._db, self._worker_id, [plain])
+Stored = Callable[[list[Ending]], None]
+
+
+async def _store(db: Database, worker_id: UUID, batch: list[Ending], stored: Stored) -> None:
+    """Store `batch`, and call `stored` with what is; harmless when repeated. Raises what it failed with."""
+    try:
+        await runs.store_endings(db, worker_id, batch)
+        failpoints.passing("end.after_store")
+    except UNAVAILABLE:
+        raise
+    except (asyncpg.PostgresError, ValueError) as error:
+        if len(batch) > 1:
+            await _store_one_by_one(db, worker_id, batch, stored)
+            return
+        if not isinstance(error, _REFUSED):
+            raise
+        await _store_refused(db, worker_id, batch[0], error)
+    stored(batch)
+
+
+async def _store_one_by_one(db: Database, worker_id: UUID, batch: list[Ending], stored: Stored) -> None:
+    """One end that cannot be stored must not hold up the others."""
+    failed: Exception | None = None
+    for ending in batch:
+        try:
+            await _store(db, worker_id, [ending], stored)
+        except Exception as error:
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+async def _store_refused(db: Database, worker_id: UUID, ending: Ending, error: Exception) -> None:
+    """What PostgreSQL refuses must end visibly all the same, and not be tried for ever."""
+    log.error("the end of run %d was refused by the database: %s", ending.id, type(error).__name__)
+    plain = replace(
+        ending,
+        status="FAILURE",
+        reason="exception",
+        message=f"what the run returned could not be stored ({type(error).__name__})",
+        traceback=None,
+        run_log=None,
+        result=None,
+        progress=None,
+    )
+    await runs.store_endings(db, worker_id, [plain])

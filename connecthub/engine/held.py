@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -19,6 +20,14 @@ from connecthub.storage.runs import Claim
 STOP_GRACE_S = 5.0  # from the request to stop until the end is stored although the code is still going
 
 
+class LeaseStale(Exception):
+    """The lease has run out before the plugin began: it must not, unless a beat finds the row RUNNING."""
+
+
+class Withdrawn(Exception):
+    """The run must not begin here: it was given back, or it is no longer this hub's."""
+
+
 @dataclass(eq=False)
 class HeldRun:
     """One run from its claim on. `lease_until` and `claimed_at_boot` count on this machine's boot clock."""
@@ -28,11 +37,12 @@ class HeldRun:
     claimed_at_boot: float = field(default_factory=boottime)
     masker: Masker = field(default_factory=lambda: Masker({}))
     log: RunLog = field(init=False)
-    ctx: RunContext = field(init=False)
+    ctx: RunContext | None = None
     call: Call | None = None
+    timeout_s: float = 0
+    stops_when_cut_off: bool = False  # rule 12
     started_at: datetime | None = None
     started_at_boot: float | None = None
-    renew_until: float | None = None
     progress: str | None = None
     progress_changes: int = 0
     stored_changes: int = 0
@@ -40,6 +50,8 @@ class HeldRun:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     beaten: asyncio.Event = field(default_factory=asyncio.Event)
     refused: bool = False  # a beat found it no longer RUNNING before it had started
+    is_withdrawn: bool = False
+    _unbegun: list[None] = field(default_factory=lambda: [None])
     ended: asyncio.Future[Returned | None] = field(init=False)
     stored: bool = False
     returned: bool = False
@@ -51,10 +63,41 @@ class HeldRun:
             self.stop_reason = "cancelled"
 
     def begin(self) -> None:
-        """The plugin begins now: `started_at` is the database's clock, carried on by the boot clock."""
+        """The plugin begins now, in whatever thread it runs.
+
+        `started_at` is the database's clock, carried on by the boot clock. Raises LeaseStale, and Withdrawn.
+        """
         now = boottime()
+        if now >= self.lease_until:
+            raise LeaseStale
+        if not self._take():
+            raise Withdrawn
         self.started_at_boot = now
         self.started_at = self.claim.claimed_at + timedelta(seconds=max(0.0, now - self.claimed_at_boot))
+
+    def withdraw(self) -> bool:
+        """Keep the plugin from beginning; False where it has begun, or its end is decided already."""
+        self.is_withdrawn = self._take() or self.is_withdrawn
+        return self.is_withdrawn
+
+    def settle(self) -> None:
+        """Its end is decided: it neither begins nor is given back."""
+        self._take()
+
+    def _take(self) -> bool:
+        """Whoever comes first, the plugin's thread or the hub's, has it: one list operation is atomic."""
+        try:
+            self._unbegun.pop()
+        except IndexError:
+            return False
+        return True
+
+    @property
+    def renew_until(self) -> float:
+        """Rule 10: a run that hangs beyond its timeout and grace is not renewed (boot clock)."""
+        if not self.timeout_s or self.started_at_boot is None or self.ended.done():
+            return math.inf
+        return self.started_at_boot + self.timeout_s + 2 * STOP_GRACE_S
 
     def stop(self, reason: str, grace_s: float = STOP_GRACE_S) -> None:
         """Ask the run to stop; after `grace_s` its end is stored even if the code has not returned."""
@@ -62,7 +105,7 @@ class HeldRun:
             return
         self.stop_reason = reason
         self.stopping.set()
-        if self.started_at_boot is None:
+        if self.ctx is None:
             return
         self.ctx.cancel_event.set()
         if self.call is not None:
@@ -90,19 +133,18 @@ class HeldRuns(dict[int, HeldRun]):
     def __init__(self) -> None:
         super().__init__()
         self.worker_id: UUID = uuid4()
-        self._emptied = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def let_go(self, run: HeldRun) -> None:
         """Forget a run once it is both returned and stored."""
         if run.stored and run.returned:
             self.pop(run.claim.id, None)
-            if not self:
-                self._emptied.set()
+        self._changed.set()
 
     async def drain(self, seconds: float) -> None:
-        """Return when nothing is held any more, or after `seconds`."""
+        """Return when the code of all has returned, or after `seconds`; ends may still wait to be stored."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self:
-                    self._emptied.clear()
-                    await self._emptied.wait()
+                while not all(run.returned for run in self.values()):
+                    self._changed.clear()
+                    await self._changed.wait()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 from collections.abc import Awaitable, Callable
 
+from connecthub import __version__, failpoints
 from connecthub.clock import boottime
 from connecthub.config import Settings
 from connecthub.engine.dispatcher import Dispatcher
@@ -16,15 +19,18 @@ from connecthub.engine.leases import LIVE_S, Leases
 from connecthub.engine.looper import Every
 from connecthub.engine.pool import Pool
 from connecthub.engine.runner import Runner
+from connecthub.engine.spool import Spool
 from connecthub.engine.tick import Ticker
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
-from connecthub.storage import runs
+from connecthub.storage import hubs, runs
 from connecthub.storage.database import UNAVAILABLE, Database
+from connecthub.storage.hubs import HubState
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_GRACE_S = 60.0
+_ANSWER_S = 2.0  # at shutdown the database gets this long for each answer
+_STOP_S = 2.0  # from the request to stop at shutdown until the end is stored although the code is still going
 _STALE_TICK_S = 120.0
 
 
@@ -37,7 +43,9 @@ class Hub:
         self._beat_s = settings.heartbeat_seconds
         self.held = HeldRuns()
         self._pool = Pool(settings.pool.size, on_free=self._wake)
-        self._endings = Endings(db, self.held.worker_id, self._on_stored)
+        self._grace_s = settings.pool.shutdown_grace_s
+        spool = Spool(settings.data_dir / "spool", self.held.worker_id)
+        self._endings = Endings(db, self.held.worker_id, spool, self._on_stored)
         runner = Runner(db, vault, loader, self._pool, self.held, self._endings, settings.pool.timeout_s)
         self._dispatcher = Dispatcher(db, self._pool, runner, self.held, self._endings, self._lease_s)
         self._leases = Leases(db, self.held, self._dispatcher, self._lease_s)
@@ -48,49 +56,77 @@ class Hub:
     def start(self) -> None:
         """Tick, claim and beat from now on."""
         slowest = self._lease_s / 4
+        often = min(1.0, self._lease_s / 24)
         self._loops = [
             Every("heartbeat", self._beat_s, self._leases.beat_once, slowest),
+            Every("hub state", self._beat_s, self._tell_once, slowest, at_once=True),
             Every("reaper", self._beat_s, self._leases.reap_once, slowest),
             Every("live log", LIVE_S, self._leases.show_once, slowest),
-            Every("listener", 1.0, self._listen_once, slowest),
+            Every("lease watch", often, self._leases.stop_cut_off_once, often),
+            Every("spool", 0.5, self._endings.spool_once, 5.0),
+            Every("spool replay", self._beat_s, self._endings.replay_once, slowest, at_once=True),
         ]
+        if not self._db.is_pooled:
+            self._loops.append(Every("listener", 1.0, self._listen_once, slowest, at_once=True))
         self._ticker.start()
         self._dispatcher.wake()
 
-    async def stop(self, grace_s: float = SHUTDOWN_GRACE_S) -> None:
-        """No new ticks and claims; going runs get `grace_s`, then they are CANCELLED with reason shutdown."""
-        await self._ticker.stop()
-        await self._dispatcher.stop()
-        # Rule 19: what has not started goes back to the queue, now that the last claim has answered.
-        # Refused before anything is awaited: what is given back must not begin meanwhile.
-        unstarted = [run_id for run_id, run in self.held.items() if run.started_at is None]
-        for run_id in unstarted:
-            self.held.pop(run_id).refused = True
-        with contextlib.suppress(*UNAVAILABLE):
-            await runs.release(self._db, self.held.worker_id, unstarted)
-        await self.held.drain(grace_s)
+    async def stop(self) -> None:
+        """No new ticks and claims; going runs get the grace, then they are CANCELLED with reason shutdown.
+
+        Returns within the grace and a few seconds, whatever plugins and the database do.
+        """
+        deadline = boottime() + self._grace_s
+        log.info(
+            "stopping: no new runs; %d that are going get %g s to end; a second signal ends at once",
+            len(self.held),
+            self._grace_s,
+        )
+        await asyncio.gather(self._ticker.stop(_ANSWER_S), self._dispatcher.stop(_ANSWER_S))
+        await self._give_back()
+        await self.held.drain(deadline - boottime())
         for run in list(self.held.values()):
-            run.stop("shutdown", grace_s=2.0)
-        await self.held.drain(5.0)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._endings.flush(), 3.0)
+            run.stop("shutdown", grace_s=_STOP_S)
+        await self.held.drain(_STOP_S + 0.5)
+        await self._endings.stop(_ANSWER_S)
         for loop in self._loops:
             await loop.stop()
-        await self._endings.stop()
-        if self._unlisten is not None:
-            with contextlib.suppress(*UNAVAILABLE):
-                await self._unlisten()
+        with contextlib.suppress(*UNAVAILABLE):
+            async with asyncio.timeout(_ANSWER_S):
+                # Code that has still not returned ends with the process, which is about to exit.
+                await runs.clear_leases(self._db, self.held.worker_id)
+                await hubs.store_stopped(self._db, self.held.worker_id)
+                if self._unlisten is not None:
+                    await self._unlisten()
         await self._pool.close()
+
+    async def _give_back(self) -> None:
+        """Rule 19: what has not started goes back to the queue, now that the last claim has answered."""
+        # Withdrawn before anything is awaited: what is given back must not begin meanwhile.
+        for run_id in [run_id for run_id, run in self.held.items() if run.withdraw()]:
+            self.held.pop(run_id)
+        failpoints.passing("shutdown.before_release")
+        with contextlib.suppress(*UNAVAILABLE):
+            async with asyncio.timeout(_ANSWER_S):
+                await self._leases.release_unheld()
+
+    async def _tell_once(self) -> None:
+        ticked_at, pool = self._ticker.ticked_at, self._pool
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        state = HubState(self.held.worker_id, name, __version__, pool.size, pool.taken, ticked_at)
+        await hubs.store_seen(self._db, state)
 
     def readiness(self) -> dict[str, str | None]:
         """Each part by name: None when well, else what is wrong."""
         now = boottime()
         tick_age = now - self._ticker.last_tick
         beat_age = now - self._leases.last_beat
+        spooled = self._endings.spooled
         overdue = sum(run.is_overdue for run in self.held.values())
         return {
             "tick": f"the last tick was {tick_age:.0f} s ago" if tick_age > _STALE_TICK_S else None,
-            "heartbeat": f"the last beat was {beat_age:.0f} s ago" if beat_age > self._lease_s else None,
+            "heartbeat": f"the last beat was {beat_age:.0f} s ago" if beat_age > 2.5 * self._beat_s else None,
+            "spool": f"{spooled} ends of runs wait for the database" if spooled else None,
             "pool": "all places are held by runs that do not end" if overdue >= self._pool.size else None,
         }
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from connecthub import failpoints
 from connecthub.clock import boottime
 from connecthub.engine.dispatcher import Dispatcher
-from connecthub.engine.held import HeldRun, HeldRuns
+from connecthub.engine.held import HeldRuns
 from connecthub.engine.outcome import clean
 from connecthub.storage import runs
 from connecthub.storage.database import Database
@@ -30,10 +31,11 @@ class Leases:
 
     async def beat_once(self) -> None:
         """Renew every lease; find lost claims, cancels, and runs that are RUNNING no longer."""
+        failpoints.passing("beat.before")
         sent = boottime()
         held = dict(self._held)
         claims_begun, quiet = self._dispatcher.claims_begun, self._dispatcher.is_quiet
-        renewed = [run_id for run_id, run in held.items() if _may_renew(run, sent)]
+        renewed = [run_id for run_id, run in held.items() if sent < run.renew_until]
         try:
             beat = await runs.beat(self._db, self._held.worker_id, self._lease_s, renewed, held)
         except BaseException:
@@ -46,14 +48,28 @@ class Leases:
             run = held[run_id]
             if run_id in beat.running:
                 run.lease_until = sent + self._lease_s
-            elif run.started_at is None:
+            elif run.withdraw():
                 run.refused = True
             run.beaten.set()
         self._cancel(beat.cancelled)
+        if self._dispatcher.is_stopping:
+            await self.release_unheld()
+            return
         # Rule 8; rows of a claim that is only on its way are not lost.
         if beat.lost_claims and quiet and claims_begun == self._dispatcher.claims_begun:
             log.warning("%d claims whose answer was lost are taken up", len(beat.lost_claims))
-            await self._dispatcher.adopt(beat.lost_claims, sent + self._lease_s)
+            self._dispatcher.adopt(beat.lost_claims, sent + self._lease_s)
+
+    async def release_unheld(self) -> None:
+        """Rule 19, only at shutdown: what this hub has claimed and not begun goes back to the queue."""
+        await runs.release(self._db, self._held.worker_id, self._held)
+
+    async def stop_cut_off_once(self) -> None:
+        """Rule 12: stop `rerun_lost` runs before their lease ends; then another hub may run them again."""
+        margin = self._lease_s / 6
+        for run in list(self._held.values()):
+            if run.stops_when_cut_off and boottime() > run.lease_until - margin:
+                run.stop("lost", grace_s=margin / 2)
 
     async def reap_once(self) -> None:
         """Rule 11: only after one unbroken lease of connection, the hub's start included."""
@@ -87,8 +103,3 @@ class Leases:
             run = self._held.get(run_id)
             if run is not None:
                 run.stop("cancelled")
-
-
-def _may_renew(run: HeldRun, now: float) -> bool:
-    """Rule 10: a run that is past its timeout and grace, and whose end is still not decided, is not."""
-    return run.renew_until is None or now < run.renew_until or run.ended.done()

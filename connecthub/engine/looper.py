@@ -16,21 +16,29 @@ class Every:
     """Calls `once` every `seconds` until stopped; an error is logged with its cause, and it goes on.
 
     While the database is away the waits grow up to `slowest_s`, and only the first failure is logged.
+    The first call comes after `seconds`, or `at_once`.
     """
 
     def __init__(
-        self, name: str, seconds: float, once: Callable[[], Awaitable[None]], slowest_s: float
+        self,
+        name: str,
+        seconds: float,
+        once: Callable[[], Awaitable[None]],
+        slowest_s: float,
+        *,
+        at_once: bool = False,
     ) -> None:
         self._name = name
         self._seconds = seconds
         self._once = once
         self._slowest_s = slowest_s
         self._failures = 0
+        self._first_s = 0.0 if at_once else seconds
         self._task = asyncio.create_task(self._run(), name=name)
 
     async def _run(self) -> None:
+        await asyncio.sleep(self._first_s)
         while True:
-            await asyncio.sleep(self._wait_s())
             try:
                 await self._once()
                 if self._failures:
@@ -43,6 +51,7 @@ class Every:
             except Exception:
                 self._failures += 1
                 log.exception("%s failed and will be tried again", self._name)
+            await asyncio.sleep(self._wait_s())
 
     def _wait_s(self) -> float:
         if not self._failures:

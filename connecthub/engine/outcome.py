@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -57,12 +58,14 @@ def decide(returned: Returned | None, stop: str | None, masker: Masker, warnings
     """The outcome of a run whose plugin was called.
 
     `returned` is None where the code is still going although it was asked to stop. `stop` is why it was
-    asked: `timeout`, `cancelled`, `shutdown`, or None where nobody did.
+    asked: `timeout`, `cancelled`, `shutdown`, `lost` (the lease was about to end), or None where nobody did.
     """
     error = returned.error if returned else None
     result = returned.value if returned and isinstance(returned.value, Result) else Result(None, "")
     if stop in ("cancelled", "shutdown"):
         status, reason = "CANCELLED", stop
+    elif stop == "lost" and (returned is None or isinstance(error, asyncio.CancelledError)):
+        status, reason = "LOST", None
     elif stop == "timeout":
         status, reason = "FAILURE", "timeout"
     elif error is not None:
@@ -76,7 +79,8 @@ def decide(returned: Returned | None, stop: str | None, masker: Masker, warnings
         message=_message(first, warnings, masker),
         traceback=_traceback(error, masker) if error is not None and reason != "cancelled" else None,
         result=result.json,
-        may_retry=status == "FAILURE",
+        detail="stopped: this hub was cut off from the database" if status == "LOST" else None,
+        may_retry=status in ("FAILURE", "LOST"),
     )
 
 

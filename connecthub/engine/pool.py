@@ -219,7 +219,15 @@ class Pool:
 
     def _replace_loop(self) -> None:
         """What a blocked loop has not begun moves to a fresh one, which also gets all new runs."""
-        old, self._loop = self._loop, PluginLoop(self._done)
+        try:
+            fresh = PluginLoop(self._done)
+        except (
+            RuntimeError,
+            OSError,
+        ) as error:  # no thread or no file handle is left: the next look tries again
+            log.error("no fresh event loop for plugins can be made: %s", error)
+            return
+        old, self._loop = self._loop, fresh
         self._old_loops.append(old)
         names = ", ".join(call.name for call in list(old.running)) or "a plugin"
         log.warning("%s blocks its event loop at %s; other runs go on in a fresh one", names, old.where())

@@ -11,10 +11,11 @@ from typing import Any
 
 import asyncpg
 
+from connecthub import failpoints
 from connecthub.clock import boottime
 from connecthub.engine import capture, outcome
 from connecthub.engine.endings import Endings
-from connecthub.engine.held import STOP_GRACE_S, HeldRun, HeldRuns
+from connecthub.engine.held import HeldRun, HeldRuns, LeaseStale, Withdrawn
 from connecthub.engine.outcome import Outcome, Returned
 from connecthub.engine.pool import Pool
 from connecthub.errors import HandlerError, SecretError
@@ -34,10 +35,6 @@ LOAD_TIMEOUT_S = 60.0  # an import that takes longer hangs
 
 class StoppedBefore(Exception):
     """The run was asked to stop while its handler was loading."""
-
-
-class LeaseGone(Exception):
-    """Another hub may have taken the run for lost before it started here; it must not start."""
 
 
 class Runner:
@@ -75,10 +72,12 @@ class Runner:
                 return
             try:
                 ended = await self._run(run, definition)
-            except LeaseGone:
-                log.warning("run %d was not started: it is no longer this hub's", run.claim.id)
+            except Withdrawn:
                 run.stored = True
-                await self._clear_lease(run)
+                why = "it is no longer this hub's" if run.refused else "it was given back to the queue"
+                log.warning("run %d was not started: %s", run.claim.id, why)
+                if run.refused:
+                    await self._clear_lease(run)
                 return
             except Exception as error:  # a fault of the hub must still end the run, visibly
                 log.error("run %d failed inside the hub: %s", run.claim.id, type(error).__name__)
@@ -101,11 +100,21 @@ class Runner:
             return outcome.refuse("bad_handler", error, run.masker)
         except SecretError as error:
             return outcome.refuse("bad_secret", error, run.masker)
-        await self._confirm_lease(run)
-        if run.stop_reason is not None:
-            return Outcome("CANCELLED", run.stop_reason)
-        self._call(run, definition, job_class, params, secrets)
-        returned = await run.ended
+        run.timeout_s = self._default_timeout_s if definition.timeout_s is None else definition.timeout_s
+        run.stops_when_cut_off = definition.rerun_lost and definition.max_attempts > 1
+        while True:
+            await self._confirm_lease(run)
+            if run.stop_reason is not None:
+                return Outcome("CANCELLED", run.stop_reason)
+            failpoints.passing("run.before_start")
+            self._call(run, job_class, params, secrets)
+            returned = await run.ended
+            if returned is None or not isinstance(returned.error, LeaseStale):
+                break
+            run.ended = asyncio.get_running_loop().create_future()
+        if returned is not None and isinstance(returned.error, Withdrawn):
+            raise Withdrawn
+        failpoints.passing("run.after_return")
         return outcome.decide(returned, run.stop_reason, run.masker, run.log.warnings)
 
     async def _load(self, run: HeldRun, definition: Definition) -> type[BaseJob]:
@@ -146,24 +155,21 @@ class Runner:
 
     async def _confirm_lease(self, run: HeldRun) -> None:
         """Rule 9: start only with lease left, or after a beat that finds the row still RUNNING."""
-        while boottime() >= run.lease_until:
-            if run.refused:
-                raise LeaseGone
+        while boottime() >= run.lease_until and not run.is_withdrawn:
             run.beaten.clear()
             await run.beaten.wait()
-        if run.refused:
-            raise LeaseGone
+        if run.is_withdrawn:
+            raise Withdrawn
 
     def _call(
         self,
         run: HeldRun,
-        definition: Definition,
         job_class: type[BaseJob],
         params: dict[str, Any],
         secrets: dict[str, Any],
     ) -> None:
         claim = run.claim
-        run.ctx = RunContext(
+        ctx = run.ctx = RunContext(
             run_id=claim.id,
             job_id=claim.job_id,
             scheduled_for=claim.scheduled_for,
@@ -177,8 +183,9 @@ class Runner:
         context.run(capture.current.set, run.log)
 
         def begin() -> Any:
+            run.begin()
             job = job_class()
-            job.ctx = run.ctx
+            job.ctx = ctx
             return job.run(params, secrets)
 
         def in_thread() -> outcome.Result:
@@ -187,18 +194,14 @@ class Runner:
         async def on_loop() -> outcome.Result:
             return outcome.encode(await begin(), run.masker)
 
-        run.begin()
         name = f"run {claim.id} ({claim.job_id})"
         if inspect.iscoroutinefunction(job_class.run):
             run.call = self._pool.call_async(name, on_loop, context)
         else:
             run.call = self._pool.call_in_thread(name, in_thread, context)
         run.call.future.add_done_callback(lambda future: _pass_on(run, future))
-        timeout_s = self._default_timeout_s if definition.timeout_s is None else definition.timeout_s
-        if timeout_s:
-            run.renew_until = boottime() + timeout_s + 2 * STOP_GRACE_S
-            timer = asyncio.get_running_loop().call_later(timeout_s, run.stop, "timeout")
-            run.call.future.add_done_callback(lambda _: timer.cancel())
+        if run.timeout_s:
+            _watch_timeout(run, run.call.future)
 
     async def _finish(self, run: HeldRun, definition: Definition, ended: Outcome) -> None:
         code = run.call.future if run.call is not None else None
@@ -212,6 +215,7 @@ class Runner:
 
     def _end(self, run: HeldRun, definition: Definition | None, ended: Outcome, *, returned: bool) -> None:
         claim = run.claim
+        run.settle()
         delay = None
         if definition is not None:
             delay = outcome.retry_delay(
@@ -268,6 +272,23 @@ class Runner:
 def _pass_on(run: HeldRun, future: asyncio.Future[Returned]) -> None:
     if not run.ended.done():
         run.ended.set_result(future.result())
+
+
+def _watch_timeout(run: HeldRun, code: asyncio.Future[Returned]) -> None:
+    """Stop the run `timeout_s` after its plugin began; it may have to wait for that."""
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(run.timeout_s, lambda: look())
+
+    def look() -> None:
+        nonlocal timer
+        begun = run.started_at_boot
+        left = run.timeout_s if begun is None else begun + run.timeout_s - boottime()
+        if left > 0:
+            timer = loop.call_later(left, look)
+        else:
+            run.stop("timeout")
+
+    code.add_done_callback(lambda _: timer.cancel())
 
 
 def _progress(run: HeldRun, done: int, total: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
+from connecthub import failpoints
 from connecthub.clock import boottime
 from connecthub.engine.misfire import plan
 from connecthub.storage import schedule
@@ -40,7 +42,10 @@ class DatabaseMinute(BaseTrigger):  # type: ignore[misc]  # APScheduler has no t
 
 
 class Ticker:
-    """Ticks at the hub's start and at each minute mark; `on_queued` is called when runs were inserted."""
+    """Ticks at the hub's start and at each minute mark; `on_queued` is called when runs were inserted.
+
+    `last_tick` (boot clock) and `ticked_at` (the database's) tell of the last whole tick.
+    """
 
     def __init__(self, db: Database, on_queued: Callable[[], None]) -> None:
         self._db = db
@@ -50,6 +55,7 @@ class Ticker:
         self._ticking = asyncio.Lock()
         self._wall_ahead = time.time() - boottime()
         self.last_tick = boottime()
+        self.ticked_at: datetime | None = None
 
     def start(self) -> None:
         """Tick now, and from now on each minute."""
@@ -59,12 +65,13 @@ class Ticker:
         self._scheduler.start()
         self._clock_watch = asyncio.create_task(self._watching(), name="clock watch")
 
-    async def stop(self) -> None:
-        """No tick begins after this; one that is going ends first."""
+    async def stop(self, seconds: float) -> None:
+        """No tick begins after this; one that is going gets `seconds` to end."""
         self._clock_watch.cancel()
         self._scheduler.shutdown(wait=False)
-        async with self._ticking:
-            pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._ticking:
+                pass
 
     async def _watching(self) -> None:
         """APScheduler counts on the wall clock: after a step it would wait for an hour that is past."""
@@ -111,7 +118,7 @@ class Ticker:
             if not await self._left(moment):
                 break
             await asyncio.sleep(_AGAIN_S)
-        self.last_tick = boottime()
+        self.last_tick, self.ticked_at = boottime(), moment
 
     async def _batch(self, moment: datetime) -> int:
         async with self._db.transaction() as connection:
@@ -123,6 +130,8 @@ class Ticker:
             plans = [plan(job, moment) for job in jobs]
             fires = [fire for fires, _ in plans for fire in fires]
             inserted = await schedule.store_tick(connection, fires, [advance for _, advance in plans])
+            failpoints.passing("tick.before_commit")
+        failpoints.passing("tick.after_commit")
         if inserted != len(fires):
             log.error(
                 "%d fire times had a run already; the unique index kept them single", len(fires) - inserted

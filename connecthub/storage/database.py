@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +92,7 @@ class Database:
             else:
                 options["server_settings"] = _SESSION | (settings or {})
             pool = await asyncpg.create_pool(
-                dsn, min_size=1, max_size=size, command_timeout=command_timeout_s, reset=_keep, **options
+                dsn, min_size=0, max_size=size, command_timeout=command_timeout_s, reset=_keep, **options
             )
         except (*UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
             raise _unreachable(error) from None
@@ -110,7 +110,8 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connected]:
         """A connection of the pool. One whose statement was given up is cut: it may never answer."""
-        connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        with _kept_out():
+            connection = await self.pool.acquire(timeout=CONNECT_TIMEOUT_S)
         try:
             if self.is_pooled:
                 async with connection.transaction():
@@ -160,7 +161,8 @@ class Database:
         `heard("")` is called when that connection has ended. The result closes it. Not to be had where
         `is_pooled`.
         """
-        connection = await self._connect()
+        with _kept_out():
+            connection = await self._connect()
 
         def on_notice(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
             heard(str(payload))
@@ -168,6 +170,15 @@ class Database:
         connection.add_termination_listener(lambda _connection: heard(""))
         await connection.add_listener(CHANNEL, on_notice)
         return connection.close
+
+
+@contextmanager
+def _kept_out() -> Iterator[None]:
+    """What the server says to who connects may pass: a changed password, a database not yet there."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise ConnectionError(" ".join(str(error).split())) from error
 
 
 async def _keep(connection: Any) -> None:
@@ -200,9 +211,7 @@ async def migrate(dsn: str) -> None:
 
     Raises DatabaseError where the database cannot be reached or its schema is newer than this version.
     """
-    engine = _alchemy_engine(
-        partial(asyncpg.connect, dsn, timeout=CONNECT_TIMEOUT_S, statement_cache_size=0)
-    )
+    engine = _alchemy_engine(partial(asyncpg.connect, dsn, timeout=CONNECT_TIMEOUT_S, statement_cache_size=0))
     try:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})

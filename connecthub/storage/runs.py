@@ -6,14 +6,11 @@ after a lost answer is harmless.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-
-from connecthub.storage.database import CHANNEL
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
@@ -50,6 +47,7 @@ class Definition:
     timeout_s: int | None
     max_attempts: int
     retry_delays: list[int]
+    rerun_lost: bool
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _claim(row: Any) -> Claim:
 async def definitions(db: Database, revision_ids: Sequence[int]) -> dict[int, Definition]:
     """The definitions that these revisions hold, by revision id."""
     rows = await db.fetch(
-        "SELECT id, handler_path, public_cfg, secret_cfg, timeout_s, max_attempts, retry_delays"
+        "SELECT id, handler_path, public_cfg, secret_cfg, timeout_s, max_attempts, retry_delays, rerun_lost"
         " FROM job_revisions WHERE id = ANY($1::bigint[])",
         revision_ids,
     )
@@ -301,20 +299,19 @@ UPDATE job_logs SET
     finished_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE clock_timestamp() END,
     worker_id = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE worker_id END,
     lease_expires_at = NULL
-WHERE id = ANY($2::bigint[]) AND worker_id = $1 AND status = 'RUNNING'
+WHERE id <> ALL($2::bigint[]) AND worker_id = $1 AND status = 'RUNNING'
 """
 
 
-async def release(db: Database, worker_id: UUID, run_ids: Iterable[int]) -> None:
-    """Rule 19: give claimed runs that have not started back to the queue. Only shutdown may do this."""
-    await db.execute(_RELEASE, worker_id, list(run_ids))
+async def release(db: Database, worker_id: UUID, begun: Iterable[int]) -> None:
+    """Rule 19: give all claimed runs but those that have `begun` back to the queue. Only shutdown may do this."""
+    await db.execute(_RELEASE, worker_id, list(begun))
 
 
-async def notify(db: Database, payload: str) -> None:
-    """Tell all hubs: `run` (something is queued) or `cancel <id>`."""
-    await db.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
-
-
-def json_text(value: Any) -> str:
-    """`value` as the text of a jsonb column."""
-    return json.dumps(value, ensure_ascii=False)
+async def clear_leases(db: Database, worker_id: UUID) -> None:
+    """This hub ends: no ended run of it holds a place any more."""
+    await db.execute(
+        "UPDATE job_logs SET lease_expires_at = NULL"
+        " WHERE worker_id = $1 AND lease_expires_at IS NOT NULL AND status NOT IN ('QUEUED', 'RUNNING')",
+        worker_id,
+    )

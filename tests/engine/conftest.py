@@ -43,6 +43,7 @@ class Rig:
                 "CONNECTHUB_PLUGINS__PATH": str(folder),
                 "CONNECTHUB_POOL__SIZE": "4",
                 "CONNECTHUB_POOL__LEASE_S": "2",
+                "CONNECTHUB_POOL__SHUTDOWN_GRACE_S": "0.2",
                 "CONNECTHUB_DATA__DIR": str(folder),
             },
         )
@@ -71,10 +72,10 @@ class Rig:
         hub: Hub = self.do(start())
         return hub
 
-    def stop_hub(self, grace_s: float = 1.0) -> None:
+    def stop_hub(self) -> None:
         async def stop() -> None:
             hub, db = self.hubs.pop()
-            await hub.stop(grace_s)
+            await hub.stop()
             await db.close()
 
         self.do(stop())

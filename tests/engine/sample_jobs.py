@@ -54,6 +54,7 @@ class HoldJob(BaseJob):
     """Waits in a thread until it is released or cancelled."""
 
     def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        log.info("holding, with %s", secrets)
         begun.set()
         self.ctx.progress(1, 3)
         while not released.wait(0.02):

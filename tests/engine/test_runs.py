@@ -226,7 +226,7 @@ def test_shutdown_cancels_what_does_not_end_and_gives_back_what_has_not_begun(hu
     run_id = hub.run("a")
     hub.wait(run_id, "RUNNING")
     assert sample_jobs.begun.wait(10)
-    hub.stop_hub(grace_s=0.1)
+    hub.stop_hub()
     row = hub.row(run_id)
     assert (row["status"], row["reason"]) == ("CANCELLED", "shutdown")
 
@@ -317,7 +317,7 @@ def test_shutdown_never_gives_back_what_has_begun(rig: Rig, caplog: pytest.LogCa
     rig.job("a", "plugged.loads:AnyJob")
     run_id = rig.run("a")
     assert sample_jobs.begun.wait(10), "it is loading, and has not begun"
-    rig.stop_hub(grace_s=0.1)
+    rig.stop_hub()
     assert rig.row(run_id)["status"] == "QUEUED"
     sample_jobs.released.set()
     rig.until(lambda: f"run {run_id} was not started" in caplog.text)

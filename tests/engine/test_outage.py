@@ -1,0 +1,145 @@
+"""The database goes away while runs end, and comes back: what they returned is stored, whoever is left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from connecthub.clock import boottime
+from connecthub.engine.spool import Spool
+from tests.engine import sample_jobs
+from tests.engine.conftest import Rig
+
+CANARY = "canary-7d1f42c9"
+
+
+class Outage:
+    """The rig's database takes no connections, and has none, while `begun` and not `over`."""
+
+    def __init__(self, server: str, dsn: str) -> None:
+        self._server = server
+        self._name = urlsplit(dsn).path.removeprefix("/")
+
+    def begin(self) -> None:
+        self._do(
+            f'ALTER DATABASE "{self._name}" ALLOW_CONNECTIONS false',
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self._name}'",
+        )
+
+    def end(self) -> None:
+        self._do(f'ALTER DATABASE "{self._name}" ALLOW_CONNECTIONS true')
+
+    def _do(self, *statements: str) -> None:
+        async def act() -> None:
+            connection = await asyncpg.connect(self._server)
+            for statement in statements:
+                await connection.execute(statement)
+            await connection.close()
+
+        asyncio.run(act())
+
+
+@pytest.fixture
+def outage(server: str, rig: Rig) -> Iterator[Outage]:
+    outage = Outage(server, rig.dsn)
+    yield outage
+    outage.end()
+
+
+@contextmanager
+def a_run_returns_during(outage: Outage, rig: Rig, **job: object) -> Iterator[int]:
+    """A run that returns in the outage, which goes on in the block; its id."""
+    rig.job("a", "HoldJob", secrets={"token": CANARY}, **job)
+    run_id = rig.run("a", secret=CANARY)
+    assert sample_jobs.begun.wait(10)
+    outage.begin()
+    sample_jobs.released.set()
+    yield run_id
+
+
+def spool(rig: Rig) -> list[Path]:
+    return sorted((rig.settings.data_dir / "spool").glob("*.jsonl"))
+
+
+def test_an_end_waits_on_disk_for_the_database(hub: Rig, outage: Outage) -> None:
+    with a_run_returns_during(outage, hub) as run_id:
+        [file] = hub.until(lambda: spool(hub))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        hub.until(lambda: file.read_bytes().endswith(b"\n"))
+        assert json.loads(file.read_text())["id"] == run_id and CANARY not in file.read_text()
+        said = hub.until(lambda: hub.hubs[0][0].readiness()["spool"])
+        assert said == "1 ends of runs wait for the database"
+        outage.end()
+    row = hub.wait(run_id)
+    assert row["status"] == "SUCCESS" and json.loads(row["result"]) == {"held": True}
+    hub.until(lambda: not spool(hub))
+
+
+def test_the_next_start_stores_what_the_last_hub_left(
+    hub: Rig, outage: Outage, caplog: pytest.LogCaptureFixture
+) -> None:
+    with a_run_returns_during(outage, hub) as run_id:
+        [file] = hub.until(lambda: spool(hub))
+        hub.stop_hub()
+        left = file.read_bytes()
+        outage.end()
+    file.write_bytes(left + b'{"id": 1, "sta')  # its hub died while it wrote the next one
+    assert hub.row(run_id)["status"] == "RUNNING"
+    hub.start_hub()
+    row = hub.wait(run_id)
+    assert row["status"] == "SUCCESS" and row["lease_expires_at"] is None
+    hub.until(lambda: not spool(hub))
+    assert "cannot be read" in caplog.text
+
+    file.write_bytes(left)  # replayed once more, by a hub that died before it could delete the file
+    hub.until(lambda: not spool(hub))
+    assert dict(hub.row(run_id)) == dict(row)
+
+
+def test_a_living_hubs_file_is_its_own(hub: Rig, outage: Outage) -> None:
+    with a_run_returns_during(outage, hub) as run_id:
+        [file] = hub.until(lambda: spool(hub))
+        with Spool(file.parent, uuid4()).left_behind() as left:
+            assert left == [] and file.exists()
+        outage.end()
+    assert hub.wait(run_id)["status"] == "SUCCESS"
+
+
+def test_rule_12_a_hub_that_is_cut_off_stops_what_another_may_run_again(hub: Rig, outage: Outage) -> None:
+    hub.job("a", "WaitJob", rerun_lost=True, max_attempts=2, retry_delays=[0])
+    run_id = hub.run("a")
+    hub.wait(run_id, "RUNNING")
+    hub.until(lambda: hub.row(run_id)["started_at"])
+    outage.begin()
+    held = hub.hubs[0][0].held[run_id]
+    lease_ends = held.lease_until
+    hub.until(lambda: held.returned)
+    assert held.stop_reason == "lost" and held.lease_until == lease_ends
+    outage.end()
+    row = hub.wait(run_id, "LOST")
+    hub.until(lambda: "cut off" in json.loads(hub.row(run_id)["meta"]).get("detail", ""))
+    again = hub.until(lambda: hub.sql("SELECT * FROM job_logs WHERE retry_of = $1", run_id))
+    assert again[0]["attempt"] == 2 and row["reason"] is None
+
+
+def test_without_rerun_lost_a_run_goes_on_through_the_outage(hub: Rig, outage: Outage) -> None:
+    hub.job("a", "HoldJob")
+    run_id = hub.run("a")
+    assert sample_jobs.begun.wait(10)
+    outage.begin()
+    held = hub.hubs[0][0].held[run_id]
+    hub.until(lambda: held.lease_until < boottime())
+    outage.end()
+    hub.until(lambda: held.lease_until > boottime())
+    sample_jobs.released.set()
+    row = hub.wait(run_id, "SUCCESS", "FAILURE", "CANCELLED")
+    assert row["status"] == "SUCCESS" and json.loads(row["result"]) == {"held": True}
