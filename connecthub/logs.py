@@ -24,7 +24,7 @@ FILE_NAME = "connecthub.log"
 _MAX_BYTES = 10 * 1024 * 1024
 _BACKUPS = 5
 # Chatty below WARNING; httpx and httpcore also write URLs and headers, which hold tokens.
-_QUIET = ("httpx", "httpcore", "uvicorn.access", "apscheduler")
+_QUIET = ("httpx", "httpcore", "uvicorn.access", "uvicorn.error", "apscheduler", "alembic")
 
 # Line breaks of every kind, terminal escapes, and the marks that reverse the reading direction.
 _UNSAFE = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
