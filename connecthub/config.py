@@ -45,7 +45,12 @@ _PREFIX = "CONNECTHUB_"
 _DEFAULT_FILE = Path("config.toml")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Settings whose value no message may show. A path may be shown, but people paste the key itself there.
-_SECRET = {("database", "url"), ("security", "admin_password"), ("security", "fernet_key_path")}
+_SECRET = {
+    ("database", "url"),
+    ("security", "admin_password"),
+    ("security", "fernet_key_path"),
+    ("metrics", "token"),
+}
 
 
 def _no_bool(value: object) -> object:
@@ -188,6 +193,12 @@ class PoolSettings(_Section):
         return beat
 
 
+class MetricsSettings(_Section):
+    """[metrics]: who may read /metrics from another machine."""
+
+    token: SecretStr = SecretStr("")
+
+
 class PluginSettings(_Section):
     """[plugins]: the packages that Jobs may come from, and the folder that holds them."""
 
@@ -219,6 +230,7 @@ class Settings(BaseSettings):
     scheduler: SchedulerSettings = SchedulerSettings()
     pool: PoolSettings = PoolSettings()
     plugins: PluginSettings = PluginSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 

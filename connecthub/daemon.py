@@ -23,9 +23,10 @@ from connecthub.engine import capture
 from connecthub.engine.hub import Hub
 from connecthub.errors import ConfigError, KeyFileError
 from connecthub.logs import setup_logging
+from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
-from connecthub.storage import keys
+from connecthub.storage import keys, runs
 from connecthub.storage.database import UNAVAILABLE, Database, migrate
 from connecthub.storage.embedded import EmbeddedPostgres
 from connecthub.storage.runs import ENGINE_SETTINGS
@@ -77,8 +78,12 @@ async def _serve(settings: Settings) -> None:
                 web_db, settings.security.admin_password.get_secret_value(), settings.data_dir
             )
             loader = Loader(settings.plugins.packages, settings.plugin_path)
-            hub = Hub(engine_db, vault, loader, settings)
-            app = create_app(settings, web_db, vault, lambda: _readiness(web_db, hub))
+            metrics = Metrics()
+            hub = Hub(engine_db, vault, loader, settings, metrics)
+            metrics.watch(hub.readings)
+            app = create_app(
+                settings, web_db, vault, lambda: _readiness(web_db, hub), lambda: _metrics(web_db, metrics)
+            )
             async with _web(app, listener):
                 hub.start()
                 _greet(listener, password_file)
@@ -195,6 +200,19 @@ async def _readiness(db: Database, hub: Hub) -> dict[str, str | None]:
     except (*UNAVAILABLE, TimeoutError):
         checks["database"] = checks["queue"] = "the database does not answer"
     return checks
+
+
+async def _metrics(db: Database, metrics: Metrics) -> bytes:
+    """All figures; those of the queue are missing while the database does not answer."""
+    more = []
+    with contextlib.suppress(*UNAVAILABLE):
+        async with asyncio.timeout(5):
+            depth, age = await runs.queue(db)
+        more = [
+            Reading("queue_depth", "Runs that are queued and due.", depth),
+            Reading("queue_age_seconds", "How long the first of them has waited.", age),
+        ]
+    return metrics.text(more)
 
 
 _QUEUED_TOO_LONG_S = 300

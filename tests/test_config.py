@@ -105,6 +105,7 @@ def test_each_setting_has_an_environment_form_that_wins(section: str) -> None:
         "pool.shutdown_grace_s": ("2.5", 2.5),
         "plugins.packages": ('["a", "b.c"]', ("a", "b.c")),
         "plugins.path": ("p", "p"),
+        "metrics.token": ("t", SecretStr("t")),
     }
     for name in type(Settings.model_fields[section].default).model_fields:
         given, expected = other[f"{section}.{name}"]

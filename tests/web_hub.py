@@ -101,12 +101,15 @@ def serving(dsn: str, settings: Settings) -> Iterator[Hub]:
     async def readiness() -> dict[str, str | None]:
         return hub.problems
 
+    async def metrics() -> bytes:
+        return b"connecthub_places 4\n"
+
     # The database opens on the loop that serves the requests.
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         database = await Database.open(dsn, size=3)
         await ensure_admin(database, PASSWORD, settings.data_dir)
-        app.mount("/", create_app(settings, database, vault, readiness))
+        app.mount("/", create_app(settings, database, vault, readiness, metrics))
         yield
         await database.close()
 

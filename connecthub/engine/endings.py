@@ -34,10 +34,10 @@ _REFUSED = (
 
 
 class Endings:
-    """The queue of ends that are not stored yet. `on_stored` is called with each id, and its retry delay."""
+    """The queue of ends that are not stored yet. `on_stored` is called with each that is."""
 
     def __init__(
-        self, db: Database, worker_id: UUID, spool: Spool, on_stored: Callable[[int, int | None], None]
+        self, db: Database, worker_id: UUID, spool: Spool, on_stored: Callable[[Ending], None]
     ) -> None:
         self._db = db
         self._worker_id = worker_id
@@ -135,7 +135,7 @@ class Endings:
     def _forget(self, stored: list[Ending]) -> None:
         for ending in stored:
             del self._waiting[ending.id], self._put_at[ending.id]
-            self._on_stored(ending.id, ending.retry_delay_s)
+            self._on_stored(ending)
         if not self._waiting:
             self._wake.clear()
             self._empty.set()

@@ -21,24 +21,30 @@ from connecthub.engine.pool import Pool
 from connecthub.engine.runner import Runner
 from connecthub.engine.spool import Spool
 from connecthub.engine.tick import Ticker
+from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
 from connecthub.storage import hubs, runs
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.hubs import HubState
+from connecthub.storage.runs import Ending
 
 log = logging.getLogger(__name__)
 
 _ANSWER_S = 2.0  # at shutdown the database gets this long for each answer
 _STOP_S = 2.0  # from the request to stop at shutdown until the end is stored although the code is still going
+_LAG_S = 0.5
 _STALE_TICK_S = 120.0
 
 
 class Hub:
     """Made and started on the hub's loop; `db` is for the engine alone."""
 
-    def __init__(self, db: Database, vault: Vault, loader: Loader, settings: Settings) -> None:
+    def __init__(
+        self, db: Database, vault: Vault, loader: Loader, settings: Settings, metrics: Metrics
+    ) -> None:
         self._db = db
+        self._metrics = metrics
         self._lease_s = settings.pool.lease_s
         self._beat_s = settings.heartbeat_seconds
         self.held = HeldRuns()
@@ -46,12 +52,15 @@ class Hub:
         self._grace_s = settings.pool.shutdown_grace_s
         spool = Spool(settings.data_dir / "spool", self.held.worker_id)
         self._endings = Endings(db, self.held.worker_id, spool, self._on_stored)
-        runner = Runner(db, vault, loader, self._pool, self.held, self._endings, settings.pool.timeout_s)
+        runner = Runner(
+            db, vault, loader, self._pool, self.held, self._endings, metrics, settings.pool.timeout_s
+        )
         self._dispatcher = Dispatcher(db, self._pool, runner, self.held, self._endings, self._lease_s)
-        self._leases = Leases(db, self.held, self._dispatcher, self._lease_s)
-        self._ticker = Ticker(db, on_queued=self._queued)
+        self._leases = Leases(db, self.held, self._dispatcher, metrics, self._lease_s)
+        self._ticker = Ticker(db, metrics, on_queued=self._queued)
         self._unlisten: Callable[[], Awaitable[None]] | None = None
         self._loops: list[Every] = []
+        self._looked_at = boottime()
 
     def start(self) -> None:
         """Tick, claim and beat from now on."""
@@ -63,6 +72,7 @@ class Hub:
             Every("reaper", self._beat_s, self._leases.reap_once, slowest),
             Every("live log", LIVE_S, self._leases.show_once, slowest),
             Every("lease watch", often, self._leases.stop_cut_off_once, often),
+            Every("loop lag", _LAG_S, self._measure_lag_once, _LAG_S),
             Every("spool", 0.5, self._endings.spool_once, 5.0),
             Every("spool replay", self._beat_s, self._endings.replay_once, slowest, at_once=True),
         ]
@@ -130,6 +140,27 @@ class Hub:
             "pool": "all places are held by runs that do not end" if overdue >= self._pool.size else None,
         }
 
+    def readings(self) -> list[Reading]:
+        """The figures of this moment."""
+        now, pool, connections = boottime(), self._pool, self._db.pool
+        zombies = sum(run.is_overdue for run in self.held.values())
+        return [
+            Reading("places", "Runs that may go at the same time.", pool.size),
+            Reading("places_taken", "Places that runs hold.", pool.taken),
+            Reading("runs_past_their_end", "Runs that ended, and whose code still holds a place.", zombies),
+            Reading("tick_age_seconds", "Since the last whole tick.", now - self._ticker.last_tick),
+            Reading("heartbeat_age_seconds", "Since the last heartbeat.", now - self._leases.last_beat),
+            Reading("unstored_ends", "Ends of runs that wait for the database.", len(self._endings)),
+            Reading("spooled_ends", "Those of them in the spool file.", self._endings.spooled),
+            Reading("database_connections", "Connections of the engine.", connections.get_size()),
+            Reading("database_connections_idle", "Those of them not in use.", connections.get_idle_size()),
+        ]
+
+    async def _measure_lag_once(self) -> None:
+        now = boottime()
+        self._metrics.loop_lag.observe(max(0.0, now - self._looked_at - _LAG_S))
+        self._looked_at = now
+
     @property
     def has_free_places(self) -> bool:
         """Whether more runs could begin here."""
@@ -141,13 +172,14 @@ class Hub:
     def _queued(self) -> None:
         self._dispatcher.wake()
 
-    def _on_stored(self, run_id: int, retry_delay_s: int | None) -> None:
-        run = self.held.get(run_id)
+    def _on_stored(self, ending: Ending) -> None:
+        run = self.held.get(ending.id)
         if run is not None:
+            self._metrics.results.labels(run.claim.job_id, ending.status, ending.reason or "").inc()
             run.stored = True
             self.held.let_go(run)
-        if retry_delay_s is not None:
-            self._dispatcher.wake_in(retry_delay_s + 0.01)
+        if ending.retry_delay_s is not None:
+            self._dispatcher.wake_in(ending.retry_delay_s + 0.01)
         self._dispatcher.wake()
 
     async def _listen_once(self) -> None:

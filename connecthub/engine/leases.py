@@ -9,6 +9,7 @@ from connecthub.clock import boottime
 from connecthub.engine.dispatcher import Dispatcher
 from connecthub.engine.held import HeldRuns
 from connecthub.engine.outcome import clean
+from connecthub.metrics import Metrics
 from connecthub.storage import runs
 from connecthub.storage.database import Database
 from connecthub.storage.runs import Live
@@ -21,10 +22,13 @@ LIVE_S = 2.0
 class Leases:
     """Keeps what this hub holds believed alive, and finds what nobody holds any more."""
 
-    def __init__(self, db: Database, held: HeldRuns, dispatcher: Dispatcher, lease_s: float) -> None:
+    def __init__(
+        self, db: Database, held: HeldRuns, dispatcher: Dispatcher, metrics: Metrics, lease_s: float
+    ) -> None:
         self._db = db
         self._held = held
         self._dispatcher = dispatcher
+        self._metrics = metrics
         self._lease_s = lease_s
         self._connected_since: float | None = None
         self.last_beat = boottime()
@@ -77,6 +81,7 @@ class Leases:
             return
         lost = await runs.reap(self._db)
         if lost:
+            self._metrics.lost.inc(len(lost))
             log.warning("%d runs are LOST, their hub stopped answering: %s", len(lost), lost[:20])
             self._dispatcher.wake()
 

@@ -19,6 +19,7 @@ from connecthub.engine.held import HeldRun, HeldRuns, LeaseStale, Withdrawn
 from connecthub.engine.outcome import Outcome, Returned
 from connecthub.engine.pool import Pool
 from connecthub.errors import HandlerError, SecretError
+from connecthub.metrics import Metrics
 from connecthub.plugins import BaseJob, RunContext
 from connecthub.plugins.loader import Loader
 from connecthub.security.redaction import Masker
@@ -48,6 +49,7 @@ class Runner:
         pool: Pool,
         held: HeldRuns,
         endings: Endings,
+        metrics: Metrics,
         timeout_s: float,
     ) -> None:
         self._db = db
@@ -56,6 +58,7 @@ class Runner:
         self._pool = pool
         self._held = held
         self._endings = endings
+        self._metrics = metrics
         self._default_timeout_s = timeout_s
 
     async def execute(self, run: HeldRun, definition: Definition | None) -> None:
@@ -115,7 +118,14 @@ class Runner:
         if returned is not None and isinstance(returned.error, Withdrawn):
             raise Withdrawn
         failpoints.passing("run.after_return")
+        self._measure(run)
         return outcome.decide(returned, run.stop_reason, run.masker, run.log.warnings)
+
+    def _measure(self, run: HeldRun) -> None:
+        self._metrics.starts.inc()
+        if run.started_at is not None and run.started_at_boot is not None:
+            self._metrics.start_delay.observe((run.started_at - run.claim.due_at).total_seconds())
+            self._metrics.duration.observe(boottime() - run.started_at_boot)
 
     async def _load(self, run: HeldRun, definition: Definition) -> type[BaseJob]:
         cached = self._loader.cached(definition.handler_path)

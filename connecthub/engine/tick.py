@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from apscheduler.triggers.base import BaseTrigger
 from connecthub import failpoints
 from connecthub.clock import boottime
 from connecthub.engine.misfire import plan
+from connecthub.metrics import Metrics
 from connecthub.storage import schedule
 from connecthub.storage.database import UNAVAILABLE, Database
 
@@ -47,8 +49,9 @@ class Ticker:
     `last_tick` (boot clock) and `ticked_at` (the database's) tell of the last whole tick.
     """
 
-    def __init__(self, db: Database, on_queued: Callable[[], None]) -> None:
+    def __init__(self, db: Database, metrics: Metrics, on_queued: Callable[[], None]) -> None:
         self._db = db
+        self._metrics = metrics
         self._on_queued = on_queued
         self._minute = DatabaseMinute()
         self._scheduler = AsyncIOScheduler(timezone=UTC)
@@ -112,6 +115,7 @@ class Ticker:
         if early < 1:  # came just before the mark
             await asyncio.sleep(early)
             moment += timedelta(seconds=early)
+        started = boottime()
         for _ in range(_AGAIN_TIMES):
             while await self._batch(moment) == _BATCH:
                 pass
@@ -119,6 +123,8 @@ class Ticker:
                 break
             await asyncio.sleep(_AGAIN_S)
         self.last_tick, self.ticked_at = boottime(), moment
+        begun = moment.second + moment.microsecond / 1e6
+        self._metrics.tick.observe(begun + self.last_tick - started)
 
     async def _batch(self, moment: datetime) -> int:
         async with self._db.transaction() as connection:
@@ -136,6 +142,8 @@ class Ticker:
             log.error(
                 "%d fire times had a run already; the unique index kept them single", len(fires) - inserted
             )
+        for (status, reason), count in Counter((fire.status, fire.reason or "") for fire in fires).items():
+            self._metrics.fires.labels(status, reason).inc(count)
         if fires:
             self._on_queued()
         return len(jobs)

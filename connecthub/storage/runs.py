@@ -22,7 +22,7 @@ ENGINE_SETTINGS = {"enable_seqscan": "off"}
 
 @dataclass(frozen=True)
 class Claim:
-    """A run that this hub owns. `claimed_at` is the database's clock."""
+    """A run that this hub owns. `claimed_at` is the database's clock, `due_at` when it should have begun."""
 
     id: int
     job_id: str
@@ -33,6 +33,7 @@ class Claim:
     idempotency_key: str
     params: str | None
     cancel_requested: bool
+    due_at: datetime
     claimed_at: datetime
 
 
@@ -92,7 +93,9 @@ class Beat:
 
 
 _CLAIMED = """l.id, l.job_id, l.revision_id, l.trigger, l.scheduled_for, l.attempt, l.idempotency_key, l.params,
-    l.cancel_requested_at IS NOT NULL AS cancel_requested, clock_timestamp() AS claimed_at"""
+    l.cancel_requested_at IS NOT NULL AS cancel_requested,
+    coalesce(l.not_before, CASE l.trigger WHEN 'schedule' THEN l.scheduled_for END, l.queued_at) AS due_at,
+    clock_timestamp() AS claimed_at"""
 
 # Rule 6. The lower-id clause keeps two concurrent claims of one Job apart without a lock.
 _CLAIM = f"""
@@ -315,3 +318,15 @@ async def clear_leases(db: Database, worker_id: UUID) -> None:
         " WHERE worker_id = $1 AND lease_expires_at IS NOT NULL AND status NOT IN ('QUEUED', 'RUNNING')",
         worker_id,
     )
+
+
+_QUEUE = """
+SELECT count(*) AS depth, coalesce(extract(epoch FROM clock_timestamp() - min(coalesce(not_before, queued_at))), 0)::float AS age
+FROM job_logs WHERE status = 'QUEUED' AND (not_before IS NULL OR not_before <= clock_timestamp())
+"""
+
+
+async def queue(db: Database) -> tuple[int, float]:
+    """How many runs are queued and due, and how many seconds the first of them has waited."""
+    row = await db.fetchrow(_QUEUE)
+    return (row["depth"], row["age"]) if row else (0, 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -12,15 +14,24 @@ from connecthub.config import Settings
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
 from connecthub.web.guard import GuardMiddleware, HeadersMiddleware
+from connecthub.web.metrics import MetricsPage
 from connecthub.web.pages import HubAdmin
 from connecthub.web.routes import Health, Readiness
 
 
-def create_app(settings: Settings, database: Database, vault: Vault, readiness: Readiness) -> Starlette:
-    """The application: /health, /health/ready, and the admin below /admin.
+def create_app(
+    settings: Settings,
+    database: Database,
+    vault: Vault,
+    readiness: Readiness,
+    metrics: Callable[[], Awaitable[bytes]],
+) -> Starlette:
+    """The application: /health, /health/ready, /metrics, and the admin below /admin.
 
-    `readiness` tells each check by name: None where it is well, else what is wrong.
+    `readiness` tells each check by name: None where it is well, else what is wrong. `metrics` gives the text
+    for Prometheus.
     """
+    figures = MetricsPage(metrics, settings.metrics.token.get_secret_value())
     health = Health(settings.app.name, readiness)
     app = Starlette(
         routes=[
@@ -28,6 +39,7 @@ def create_app(settings: Settings, database: Database, vault: Vault, readiness: 
             Route("/admin", _to_admin),
             Route("/health", health.alive),
             Route("/health/ready", health.ready),
+            Route("/metrics", figures.show),
         ],
         middleware=[Middleware(HeadersMiddleware), Middleware(GuardMiddleware, database=database)],
     )

@@ -18,6 +18,7 @@ import pytest
 from connecthub.config import Settings, load_settings
 from connecthub.engine import capture
 from connecthub.engine.hub import Hub
+from connecthub.metrics import Metrics
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
 from connecthub.storage import requests
@@ -62,7 +63,7 @@ class Rig:
         async def start() -> Hub:
             db = await Database.open(self.dsn, settings=ENGINE_SETTINGS)
             loader = Loader(self.settings.plugins.packages, self.settings.plugin_path)
-            hub = Hub(db, self.vault, loader, self.settings)
+            hub = Hub(db, self.vault, loader, self.settings, Metrics())
             hub.start()
             self.hubs.append((hub, db))
             return hub

@@ -7,6 +7,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 from connecthub.engine.tick import Ticker
+from connecthub.metrics import Metrics
 from connecthub.storage import requests
 from tests.engine.conftest import Rig
 
@@ -27,7 +28,7 @@ class Ticks:
 
     def tick(self) -> None:
         async def tick() -> None:
-            await Ticker(self.rig.db, lambda: None).tick_once()
+            await Ticker(self.rig.db, Metrics(), lambda: None).tick_once()
 
         self.rig.do(tick())
 
