@@ -1,0 +1,1 @@
+"""What happens when processes die, databases fall over, clocks jump and plugins misbehave; see README.md."""
