@@ -31,19 +31,20 @@ class Spool:
     def __init__(self, folder: Path, worker_id: UUID) -> None:
         self._folder = folder
         self._path = folder / f"{worker_id}.jsonl"
-        self._file: IO[bytes] | None = None
+        self._file: int | None = None
 
     def write(self, endings: Sequence[Ending]) -> None:
         """Append `endings`; they are on disk when this returns. Raises OSError, and then none of them is."""
-        file = self._file or self._create()
-        begin = os.fstat(file.fileno()).st_size
+        file = self._file if self._file is not None else self._create()
+        begin = os.fstat(file).st_size
         try:
-            file.write(b"".join(_line(ending) for ending in endings))
-            file.flush()
+            left = memoryview(b"".join(_line(ending) for ending in endings))
+            while left:  # a disk that is nearly full takes less than it is given
+                left = left[os.write(file, left) :]
             failpoints.passing("spool.before_sync")
-            os.fsync(file.fileno())
+            os.fsync(file)
         except OSError:
-            file.truncate(begin)  # a full disk: half a line must not stand before the next one
+            os.ftruncate(file, begin)  # half a line must not stand before the next one
             raise
         failpoints.passing("spool.after_write")
 
@@ -55,7 +56,7 @@ class Spool:
     def close(self) -> None:
         """Leave what is in the file to the next start."""
         if self._file is not None:
-            self._file.close()
+            os.close(self._file)
             self._file = None
 
     @contextmanager
@@ -73,10 +74,9 @@ class Spool:
     def _files(self) -> list[Path]:
         return [path for path in sorted(self._folder.glob("*.jsonl")) if path != self._path]
 
-    def _create(self) -> IO[bytes]:
+    def _create(self) -> int:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._file = os.fdopen(handle, "ab", buffering=0)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         folder = os.open(self._folder, os.O_RDONLY)
         os.fsync(folder)  # or the name of the file might not survive

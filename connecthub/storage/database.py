@@ -14,6 +14,7 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from connecthub.errors import DatabaseError
@@ -216,8 +217,8 @@ async def migrate(dsn: str) -> None:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
             await connection.run_sync(_upgrade)
-    except (*UNAVAILABLE, asyncpg.PostgresError) as error:
-        raise _unreachable(error) from None
+    except (*UNAVAILABLE, asyncpg.PostgresError, DBAPIError) as error:
+        raise _unreachable(error.orig if isinstance(error, DBAPIError) and error.orig else error) from None
     finally:
         await engine.dispose()
 

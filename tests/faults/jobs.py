@@ -71,7 +71,7 @@ class WaitForFileJob(_Witnessed):
 
     def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
         self.tell(params, "begin")
-        log.info("begun with %s", secrets)
+        log.info("begun with %s %s", secrets, params.get("says", ""))
         while not Path(params["until"]).exists():
             if self.ctx.cancelled and not params.get("stubborn"):
                 self.tell(params, "stopped")

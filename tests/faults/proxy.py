@@ -25,7 +25,8 @@ class Proxy:
         self._open: set[_Link] = set()
         self.refuses = False
         self.delay_s = 0.0
-        self.swallow: str | None = None  # part of a statement whose answer is dropped, once
+        # Parts of statements that come one after another on a connection: the last one's answer is dropped.
+        self.swallow: list[str] = []
         self.swallowed = threading.Event()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -103,6 +104,7 @@ class _Link:
         self._client, self._server = client, server
         self._statements: dict[bytes, bytes] = {}
         self._swallowing = False
+        self._seen = 0  # how many of the parts to swallow after have come
         self._ahead = b""
 
     async def run(self) -> None:
@@ -156,8 +158,11 @@ class _Link:
 
     def _look(self, statement: bytes) -> None:
         wanted = self._proxy.swallow
-        if wanted is not None and wanted.encode() in statement:
-            self._proxy.swallow = None
+        if not wanted or wanted[self._seen].encode() not in statement:
+            return
+        self._seen += 1
+        if self._seen == len(wanted):
+            self._proxy.swallow = []
             self._swallowing = True
 
     def _heard_from_server(self, data: bytes) -> bool:

@@ -133,7 +133,8 @@ class Stage:
 
     def fires(self, first: datetime) -> dict[str, list[datetime]]:
         """What was due from `first` until the last tick, by `connecthub.cron` itself."""
-        last, before = self.value("SELECT max(ticked_at) FROM hubs"), first - timedelta(seconds=1)
+        last = self.until(lambda: self.value("SELECT max(ticked_at) FROM hubs"))
+        before = first - timedelta(seconds=1)
         return {
             job["id"]: fires_between(job["cron_expr"], job["timezone"], before, last, 100_000)
             for job in self.sql("SELECT id, cron_expr, timezone FROM jobs WHERE cron_expr <> $1", NEVER)

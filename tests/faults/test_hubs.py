@@ -137,7 +137,7 @@ def test_a_restart_loses_nothing(stage: Stage) -> None:
     for _ in range(3):
         assert stage.hub().stop() == 0
     stage.hub()
-    stage.until(lambda: stage.value("SELECT max(ticked_at) FROM hubs"))
+    due = stage.fires(first)
     stage.settle()
-    verdict = stage.judge(stage.fires(first))
+    verdict = stage.judge(due)
     assert verdict.is_clean and verdict.due >= 30, dict(verdict.faults)
