@@ -22,6 +22,7 @@ from connecthub.security.redaction import Masker
 HEAD_BYTES = 150 * 1024
 TAIL_BYTES = 50 * 1024
 TRUNCATED = "[TRUNCATED]"
+_PIECE = 64 * 1024  # characters of printed text that are looked at in one go
 _MESSAGE_LINES = 50_000  # characters of WARNING lines kept for the message
 
 current: contextvars.ContextVar[RunLog | None] = contextvars.ContextVar("connecthub_run_log", default=None)
@@ -39,9 +40,9 @@ class RunLog:
         self.warnings: list[str] = []
         self._warning_chars = 0
         self._lock = threading.Lock()
-        self._head: list[str] = []
+        self._head: list[bytes] = []
         self._head_bytes = 0
-        self._tail: deque[str] = deque()
+        self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
         self._cut = False  # the head is full
         self._lost = False  # lines between head and tail are gone
@@ -52,7 +53,7 @@ class RunLog:
 
     def add(self, level: str, source: str, text: str, created: float) -> None:
         """Add a message, one prefixed line for each of its lines; `created` in seconds since the epoch."""
-        text = self.masker.text(_shorten(text, self.masker.longest))
+        text = self.masked(text)
         if level in ("WARNING", "ERROR", "CRITICAL") and self._warning_chars < _MESSAGE_LINES:
             self.warnings.append(text)
             self._warning_chars += len(text)
@@ -64,24 +65,37 @@ class RunLog:
                     self._keep(f"{prefix}{line}\n")
                 self.changes += 1
 
+    def masked(self, text: str) -> str:
+        """`text` masked; of a huge one both ends."""
+        head, tail = self.masker.ends(text, HEAD_BYTES, TAIL_BYTES)
+        return head if tail is None else f"{head}\n{TRUNCATED}\n{tail}"
+
     def _keep(self, line: str) -> None:
-        size = len(line.encode("utf-8", "replace"))
-        if not self._cut and self._head_bytes + size <= HEAD_BYTES:
-            self._head.append(line)
-            self._head_bytes += size
-            return
-        self._cut = True
-        if size > TAIL_BYTES:
-            line = line.encode("utf-8", "replace")[-TAIL_BYTES:].decode("utf-8", "ignore")
-            size = len(line.encode("utf-8", "replace"))
-        self._tail.append(line)
-        self._tail_bytes += size
-        while self._tail_bytes > TAIL_BYTES + 64 and len(self._tail) > 1:
-            self._tail_bytes -= len(self._tail.popleft().encode("utf-8", "replace"))
+        data = line.encode("utf-8", "backslashreplace")
+        if not self._cut:
+            room = HEAD_BYTES - self._head_bytes
+            first = data if len(data) <= room else data[:room].decode("utf-8", "ignore").encode()
+            self._head.append(first)
+            self._head_bytes += len(first)
+            data = data[len(first) :]
+            if not data:
+                return
+            self._cut = True
+        if len(data) > TAIL_BYTES:
+            data = data[-TAIL_BYTES:]
+            self._lost = True
+        self._tail.append(data)
+        self._tail_bytes += len(data)
+        while self._tail_bytes > TAIL_BYTES:
+            self._tail_bytes -= len(self._tail.popleft())
             self._lost = True
 
     def write(self, stream: str, text: str) -> None:
         """Add what is printed to `stream`, line by line."""
+        for begin in range(0, len(text), _PIECE):  # one search through a huge text would stop all threads
+            self._write(stream, text[begin : begin + _PIECE])
+
+    def _write(self, stream: str, text: str) -> None:
         key = (stream, threading.get_ident())
         lines, line_break, rest = (self._unfinished.pop(key, "") + text).rpartition("\n")
         if len(rest) > HEAD_BYTES:
@@ -96,8 +110,11 @@ class RunLog:
     def text(self) -> str:
         """The log so far; a line [TRUNCATED] stands where its middle was left out."""
         with self._lock:
-            middle = [f"{TRUNCATED}\n"] if self._lost else []
-            return "".join([*self._head, *middle, *self._tail])
+            head, tail = (b"".join(part).decode("utf-8", "ignore") for part in (self._head, self._tail))
+        if not self._lost:
+            return head + tail
+        line_break = "" if head.endswith("\n") else "\n"
+        return f"{head}{line_break}{TRUNCATED}\n{tail}"
 
     def close(self) -> None:
         """Take no more lines; what was printed without a line break is one."""
@@ -105,14 +122,6 @@ class RunLog:
             self.add("INFO", stream, rest, time.time())
         with self._lock:
             self._closed = True
-
-
-def _shorten(text: str, margin: int) -> str:
-    """Both ends of a huge text, with so much around the cut that no secret is cut before it is masked."""
-    head, tail = HEAD_BYTES + margin, TAIL_BYTES + margin
-    if len(text) <= head + tail:
-        return text
-    return f"{text[:head]}\n{TRUNCATED}\n{text[-tail:]}"
 
 
 def belongs_to_run(record: logging.LogRecord) -> bool:

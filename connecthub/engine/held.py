@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from connecthub.clock import boottime
+from connecthub.engine import outcome
 from connecthub.engine.capture import RunLog
 from connecthub.engine.outcome import Returned
 from connecthub.engine.pool import Call
@@ -18,6 +19,7 @@ from connecthub.security.redaction import Masker
 from connecthub.storage.runs import Claim
 
 STOP_GRACE_S = 5.0  # from the request to stop until the end is stored although the code is still going
+_KILLED_S = 2.0  # a process that is killed has gone by then, or hangs in the kernel
 
 
 class LeaseStale(Exception):
@@ -113,8 +115,19 @@ class HeldRun:
         asyncio.get_running_loop().call_later(grace_s, self._give_up)
 
     def _give_up(self) -> None:
-        if not self.ended.done():
+        if self.ended.done():
+            return
+        if self.call is not None and self.call.kill():  # its end follows
+            asyncio.get_running_loop().call_later(_KILLED_S, self._give_up)
+        else:
             self.ended.set_result(None)
+
+    def tell_progress(self, done: int, total: int | None) -> None:
+        """What `ctx.progress` was told; no figures are ignored."""
+        text = outcome.progress_json(done, total)
+        if text is not None:
+            self.progress = text
+            self.progress_changes += 1
 
     @property
     def is_overdue(self) -> bool:

@@ -54,17 +54,45 @@ class BadResult(ValueError):
     """What the plugin returned cannot be stored as JSON."""
 
 
+class PluginError(Exception):
+    """What foreign code raised, in words that were made, masked and cut where it ran.
+
+    Its own `__str__` and traceback are foreign code as well: they may take for ever or be of any size.
+    """
+
+    def __init__(self, line: str, trace: str | None, *, is_cancelled: bool = False) -> None:
+        super().__init__(line)
+        self.line = line
+        self.trace = trace
+        self.is_cancelled = is_cancelled
+
+
+def describe(error: BaseException, masker: Masker) -> PluginError:
+    """`error` in words; call it in the thread that it was raised in. Never raises."""
+    try:
+        trace = "".join(traceback.format_exception(error))
+    except BaseException:
+        trace = one_line(error, masker)
+    head, tail = masker.ends(trace, 0, MESSAGE_CHARS)
+    return PluginError(
+        _cut(one_line(error, masker), masker),
+        clean(head if tail is None else tail)[-MESSAGE_CHARS:],
+        is_cancelled=isinstance(error, asyncio.CancelledError),
+    )
+
+
 def decide(returned: Returned | None, stop: str | None, masker: Masker, warnings: list[str]) -> Outcome:
     """The outcome of a run whose plugin was called.
 
     `returned` is None where the code is still going although it was asked to stop. `stop` is why it was
     asked: `timeout`, `cancelled`, `shutdown`, `lost` (the lease was about to end), or None where nobody did.
     """
-    error = returned.error if returned else None
+    raised = returned.error if returned else None
+    error = raised if raised is None or isinstance(raised, PluginError) else describe(raised, masker)
     result = returned.value if returned and isinstance(returned.value, Result) else Result(None, "")
     if stop in ("cancelled", "shutdown"):
         status, reason = "CANCELLED", stop
-    elif stop == "lost" and (returned is None or isinstance(error, asyncio.CancelledError)):
+    elif stop == "lost" and (returned is None or (error is not None and error.is_cancelled)):
         status, reason = "LOST", None
     elif stop == "timeout":
         status, reason = "FAILURE", "timeout"
@@ -72,12 +100,12 @@ def decide(returned: Returned | None, stop: str | None, masker: Masker, warnings
         status, reason = "FAILURE", "exception"
     else:
         status, reason = "SUCCESS", None
-    first = one_line(error) if error is not None and reason == "exception" else result.message
+    first = error.line if error is not None and reason == "exception" else result.message
     return Outcome(
         status=status,
         reason=reason,
         message=_message(first, warnings, masker),
-        traceback=_traceback(error, masker) if error is not None and reason != "cancelled" else None,
+        traceback=error.trace if error is not None and reason != "cancelled" else None,
         result=result.json,
         detail="stopped: this hub was cut off from the database" if status == "LOST" else None,
         may_retry=status in ("FAILURE", "LOST"),
@@ -86,7 +114,7 @@ def decide(returned: Returned | None, stop: str | None, masker: Masker, warnings
 
 def refuse(reason: str, error: BaseException, masker: Masker) -> Outcome:
     """The outcome of a run that cannot be started: `bad_handler` or `bad_secret`."""
-    return Outcome("FAILURE", reason, message=_message(one_line(error), [], masker))
+    return Outcome("FAILURE", reason, message=_message(one_line(error, masker), [], masker))
 
 
 def retry_delay(outcome: Outcome, attempt: int, max_attempts: int, delays: list[int]) -> int | None:
@@ -113,7 +141,7 @@ def result_json(value: Any, masker: Masker) -> str | None:
         text = json.dumps(masker.json(value), ensure_ascii=False, allow_nan=False)
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadResult(f"the result is no JSON: {one_line(error)}") from None
+        raise BadResult(f"the result is no JSON: {one_line(error, masker)}") from None
     if _NUL.search(text):
         raise BadResult("the result is no JSON that PostgreSQL can store: it holds a NUL character")
     if size > RESULT_BYTES:
@@ -130,10 +158,11 @@ def progress_json(done: float, total: float | None) -> str | None:
     return json.dumps({"done": done, "total": total})
 
 
-def one_line(error: BaseException) -> str:
-    """`Type: text`, in one line, whatever the exception's own `__str__` does."""
+def one_line(error: BaseException, masker: Masker) -> str:
+    """`Type: text`, masked, in one line, whatever the exception's own `__str__` does."""
     try:
-        text = " ".join(str(error).split())
+        head, rest = masker.ends(str(error), MESSAGE_CHARS)
+        text = " ".join(head.split()) + (TRUNCATED if rest is not None else "")
     except BaseException:  # a plugin's own exception may do anything when it is shown
         text = "(the exception cannot be shown)"
     name = type(error).__name__
@@ -146,15 +175,13 @@ def clean(text: str) -> str:
 
 
 def _message(first: str, warnings: list[str], masker: Masker) -> str | None:
-    text = clean(masker.text("\n".join(part for part in [first, *warnings] if part)))
-    if len(text) > MESSAGE_CHARS:
-        text = text[: MESSAGE_CHARS - len(TRUNCATED)] + TRUNCATED
-    return text or None
+    return _cut("\n".join(part for part in [first, *warnings] if part), masker) or None
 
 
-def _traceback(error: BaseException, masker: Masker) -> str:
-    try:
-        text = "".join(traceback.format_exception(error))
-    except BaseException:
-        text = one_line(error)
-    return clean(masker.text(text))[-MESSAGE_CHARS:]
+def _cut(text: str, masker: Masker) -> str:
+    """`text` masked, and not longer than a message may be."""
+    head, rest = masker.ends(text, MESSAGE_CHARS)
+    text = clean(head)
+    if rest is None and len(text) <= MESSAGE_CHARS:
+        return text
+    return text[: MESSAGE_CHARS - len(TRUNCATED)] + TRUNCATED

@@ -67,6 +67,10 @@ class Call:
         if self.home is not None:
             self.home.interrupt(self)
 
+    def kill(self) -> bool:
+        """End the code by force, and tell whether that was possible: here it is not, in a child it is."""
+        return False
+
 
 class PluginLoop:
     """An event loop in a daemon thread, for async plugins."""
@@ -194,10 +198,14 @@ class Pool:
     def call_in_thread(self, name: str, function: Callable[[], Any], context: contextvars.Context) -> Call:
         """Run a plain function in a thread."""
         call = Call(name, function, context)
-        task = asyncio.create_task(self._in_thread(call), context=context)
+        self.start_in_thread(call)
+        return call
+
+    def start_in_thread(self, call: Call) -> None:
+        """Run `call` in a thread."""
+        task = asyncio.create_task(self._in_thread(call), context=call.context)
         self._threads.add(task)
         task.add_done_callback(self._threads.discard)
-        return call
 
     async def _in_thread(self, call: Call) -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import json
 import logging
 from typing import Any
@@ -13,14 +12,16 @@ import asyncpg
 
 from connecthub import failpoints
 from connecthub.clock import boottime
-from connecthub.engine import capture, outcome
+from connecthub.engine import calls, outcome
+from connecthub.engine.calls import Isolated
+from connecthub.engine.child import LOAD_TIMEOUT_S, NotLoaded
 from connecthub.engine.endings import Endings
 from connecthub.engine.held import HeldRun, HeldRuns, LeaseStale, Withdrawn
 from connecthub.engine.outcome import Outcome, Returned
 from connecthub.engine.pool import Pool
 from connecthub.errors import HandlerError, SecretError
 from connecthub.metrics import Metrics
-from connecthub.plugins import BaseJob, RunContext
+from connecthub.plugins import BaseJob
 from connecthub.plugins.loader import Loader
 from connecthub.security.redaction import Masker
 from connecthub.security.vault import Vault
@@ -29,9 +30,6 @@ from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.runs import Definition, Ending
 
 log = logging.getLogger(__name__)
-
-
-LOAD_TIMEOUT_S = 60.0  # an import that takes longer hangs
 
 
 class StoppedBefore(Exception):
@@ -95,7 +93,7 @@ class Runner:
         if run.stop_reason is not None:
             return Outcome("CANCELLED", run.stop_reason)
         try:
-            job_class = await self._load(run, definition)
+            plugin = await self._load(run, definition)
             params, secrets = self._open(run, definition)
         except StoppedBefore:
             return Outcome("CANCELLED", run.stop_reason)
@@ -110,13 +108,15 @@ class Runner:
             if run.stop_reason is not None:
                 return Outcome("CANCELLED", run.stop_reason)
             failpoints.passing("run.before_start")
-            self._call(run, job_class, params, secrets)
+            calls.begin(self._pool, run, plugin, params, secrets)
             returned = await run.ended
             if returned is None or not isinstance(returned.error, LeaseStale):
                 break
             run.ended = asyncio.get_running_loop().create_future()
         if returned is not None and isinstance(returned.error, Withdrawn):
             raise Withdrawn
+        if returned is not None and isinstance(returned.error, NotLoaded) and run.stop_reason is None:
+            return outcome.refuse("bad_handler", returned.error, run.masker)
         failpoints.passing("run.after_return")
         self._measure(run)
         return outcome.decide(returned, run.stop_reason, run.masker, run.log.warnings)
@@ -127,14 +127,24 @@ class Runner:
             self._metrics.start_delay.observe((run.started_at - run.claim.due_at).total_seconds())
             self._metrics.duration.observe(boottime() - run.started_at_boot)
 
-    async def _load(self, run: HeldRun, definition: Definition) -> type[BaseJob]:
-        cached = self._loader.cached(definition.handler_path)
-        if cached is not None:
+    async def _load(self, run: HeldRun, definition: Definition) -> type[BaseJob] | Isolated:
+        path = definition.handler_path
+        cached = self._loader.cached(path)
+        if cached is not None and cached.isolation != "process":
             return cached
+        isolated = Isolated(path, self._loader.packages, self._loader.path)
+
+        def load() -> type[BaseJob] | Isolated:
+            # Looked at first: a module that would harm the hub by its import is never imported here.
+            if self._loader.is_isolated(path):
+                return isolated
+            job_class = self._loader.load(path)
+            return isolated if job_class.isolation == "process" else job_class
+
         # Importing runs foreign code: off the hub's loop.
         call = self._pool.call_in_thread(
             f"run {run.claim.id} ({run.claim.job_id})",
-            lambda: self._loader.load(definition.handler_path),
+            load,
             contextvars.copy_context(),
         )
         stopping = asyncio.create_task(run.stopping.wait())
@@ -145,13 +155,11 @@ class Runner:
             run.call = call  # it keeps its place until the import really returns
             if run.stop_reason is not None:
                 raise StoppedBefore
-            raise HandlerError(
-                f"{definition.handler_path} did not finish loading within {LOAD_TIMEOUT_S:.0f} s"
-            )
+            raise HandlerError(f"{path} did not finish loading within {LOAD_TIMEOUT_S:.0f} s")
         returned = call.future.result()
         if returned.error is not None:
             raise returned.error
-        loaded: type[BaseJob] = returned.value
+        loaded: type[BaseJob] | Isolated = returned.value
         return loaded
 
     def _open(self, run: HeldRun, definition: Definition) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -170,48 +178,6 @@ class Runner:
             await run.beaten.wait()
         if run.is_withdrawn:
             raise Withdrawn
-
-    def _call(
-        self,
-        run: HeldRun,
-        job_class: type[BaseJob],
-        params: dict[str, Any],
-        secrets: dict[str, Any],
-    ) -> None:
-        claim = run.claim
-        ctx = run.ctx = RunContext(
-            run_id=claim.id,
-            job_id=claim.job_id,
-            scheduled_for=claim.scheduled_for,
-            attempt=claim.attempt,
-            trigger=claim.trigger,  # type: ignore[arg-type]  # the database's CHECK says so
-            idempotency_key=claim.idempotency_key,
-            on_mask=run.masker.add,
-            on_progress=lambda done, total: _progress(run, done, total),
-        )
-        context = contextvars.copy_context()
-        context.run(capture.current.set, run.log)
-
-        def begin() -> Any:
-            run.begin()
-            job = job_class()
-            job.ctx = ctx
-            return job.run(params, secrets)
-
-        def in_thread() -> outcome.Result:
-            return outcome.encode(begin(), run.masker)
-
-        async def on_loop() -> outcome.Result:
-            return outcome.encode(await begin(), run.masker)
-
-        name = f"run {claim.id} ({claim.job_id})"
-        if inspect.iscoroutinefunction(job_class.run):
-            run.call = self._pool.call_async(name, on_loop, context)
-        else:
-            run.call = self._pool.call_in_thread(name, in_thread, context)
-        run.call.future.add_done_callback(lambda future: _pass_on(run, future))
-        if run.timeout_s:
-            _watch_timeout(run, run.call.future)
 
     async def _finish(self, run: HeldRun, definition: Definition, ended: Outcome) -> None:
         code = run.call.future if run.call is not None else None
@@ -277,32 +243,3 @@ class Runner:
                 log.error("what run %d left late was refused: %s", run.claim.id, type(error).__name__)
                 run_log, meta = "", "{}"
                 await asyncio.sleep(1)
-
-
-def _pass_on(run: HeldRun, future: asyncio.Future[Returned]) -> None:
-    if not run.ended.done():
-        run.ended.set_result(future.result())
-
-
-def _watch_timeout(run: HeldRun, code: asyncio.Future[Returned]) -> None:
-    """Stop the run `timeout_s` after its plugin began; it may have to wait for that."""
-    loop = asyncio.get_running_loop()
-    timer = loop.call_later(run.timeout_s, lambda: look())
-
-    def look() -> None:
-        nonlocal timer
-        begun = run.started_at_boot
-        left = run.timeout_s if begun is None else begun + run.timeout_s - boottime()
-        if left > 0:
-            timer = loop.call_later(left, look)
-        else:
-            run.stop("timeout")
-
-    code.add_done_callback(lambda _: timer.cancel())
-
-
-def _progress(run: HeldRun, done: int, total: int | None) -> None:
-    text = outcome.progress_json(done, total)
-    if text is not None:
-        run.progress = text
-        run.progress_changes += 1

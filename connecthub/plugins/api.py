@@ -53,7 +53,16 @@ class BaseJob(ABC):
 
     `Params` and `Secrets`, where set, are pydantic models that public_cfg and secret_cfg are checked against
     when a Job is saved. One object is made per run, without arguments.
+
+    `isolation`: "thread" runs it inside the hub (a plain `run` in a thread, `async` on a plugin loop);
+    "process" in a child with an interpreter of its own, which may crash, and which is killed with all that it
+    has started where it does not stop when it is cancelled or timed out. Written as a literal in the class
+    itself, "process" also keeps the hub from importing the module.
+    `memory_mb`: so many MiB of data a child may use, None for no limit. macOS does not enforce it.
     """
+
+    isolation: ClassVar[Literal["thread", "process"]] = "thread"
+    memory_mb: ClassVar[int | None] = None
 
     Params: ClassVar[type[BaseModel] | None] = None
     Secrets: ClassVar[type[BaseModel] | None] = None

@@ -8,12 +8,14 @@ file.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.machinery import ModuleSpec
+from importlib.abc import SourceLoader
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -33,13 +35,13 @@ class Loader:
         It joins sys.path in front, unless it is there already: an installed package, or one in the current
         folder, that happens to have the same name must not hide the one the setting means.
         """
-        self._packages = packages
-        self._path = path.resolve()
+        self.packages = packages
+        self.path = path.resolve()
         self._classes: dict[str, type[BaseJob]] = {}
         self._lock = threading.Lock()
         self._loading = 0
-        if str(self._path) not in sys.path:
-            sys.path.insert(0, str(self._path))
+        if str(self.path) not in sys.path:
+            sys.path.insert(0, str(self.path))
 
     def cached(self, handler_path: str) -> type[BaseJob] | None:
         """The class if it was loaded before; never imports, never blocks."""
@@ -60,6 +62,17 @@ class Loader:
             cls = self._job_class(handler_path, module, class_name)
         return self._classes.setdefault(handler_path, cls)
 
+    def is_isolated(self, handler_path: str) -> bool:
+        """Whether the class's own body says `isolation = "process"`, by its source: nothing is imported.
+
+        False where no source is found. Raises HandlerError as `load` does for a path that is not allowed.
+        """
+        module_name, class_name = self._split(handler_path)
+        try:
+            return _says_process(_source(module_name), class_name)
+        except Exception:  # what is wrong with the module is for `load` to say
+            return False
+
     def _split(self, handler_path: str) -> tuple[str, str]:
         """Module and class name; raises HandlerError where the form is wrong or the module not allowed."""
         separator = ":" if ":" in handler_path else "."
@@ -70,7 +83,7 @@ class Loader:
                 f"{shown} is no handler path: write pkg.mod:Class, for example extensions.hello.job:HelloJob"
             )
         if not self._allowed(module_name):
-            names = ", ".join(self._packages) or "(none)"
+            names = ", ".join(self.packages) or "(none)"
             raise HandlerError(
                 f"{handler_path}: {module_name} is outside the allowed packages {names}; "
                 "move it into one of them or add its package to [plugins] packages"
@@ -78,7 +91,7 @@ class Loader:
         return module_name, class_name
 
     def _allowed(self, module_name: str) -> bool:
-        return any(module_name == name or module_name.startswith(f"{name}.") for name in self._packages)
+        return any(module_name == name or module_name.startswith(f"{name}.") for name in self.packages)
 
     def _import(self, handler_path: str, module_name: str) -> ModuleType:
         importlib.invalidate_caches()  # a file written a moment ago must be found
@@ -88,7 +101,7 @@ class Loader:
             missing = error.name or ""
             if missing and f"{module_name}.".startswith(f"{missing}."):
                 raise HandlerError(
-                    f"{handler_path}: there is no module {missing} in {self._path} or elsewhere on sys.path; "
+                    f"{handler_path}: there is no module {missing} in {self.path} or elsewhere on sys.path; "
                     "correct the handler path or add the file"
                 ) from None
             raise self._import_failed(handler_path, module_name, error) from error
@@ -166,7 +179,7 @@ class Loader:
 
     def _shown(self, filename: str, line: int) -> str:
         file = Path(filename)
-        shown = file.relative_to(self._path) if file.is_relative_to(self._path) else file
+        shown = file.relative_to(self.path) if file.is_relative_to(self.path) else file
         return f"{shown} line {line}"
 
 
@@ -184,6 +197,46 @@ def one_line(text: str) -> str:
     """`text` with every run of white space as one blank, cut with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= _MESSAGE_LIMIT else f"{line[: _MESSAGE_LIMIT - 1]}…"
+
+
+def _source(module_name: str) -> str:
+    """The text of a module, found as an import would find it, but without importing its packages."""
+    package, _, _ = module_name.rpartition(".")
+    path = _search_locations(package) if package else None
+    spec = PathFinder.find_spec(module_name, path)
+    loader = spec.loader if spec else None
+    return (loader.get_source(module_name) if isinstance(loader, SourceLoader) else None) or ""
+
+
+def _search_locations(package: str) -> Sequence[str]:
+    parent, _, _ = package.rpartition(".")
+    spec = PathFinder.find_spec(package, _search_locations(parent) if parent else None)
+    return (spec.submodule_search_locations if spec else None) or []
+
+
+def _says_process(source: str, class_name: str) -> bool:
+    """Whether the last class of that name in `source` sets `isolation = "process"`."""
+    found = False
+    for node in ast.parse(source).body if "isolation" in source else []:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            found = any(map(_is_process, node.body))
+    return found
+
+
+def _is_process(statement: ast.stmt) -> bool:
+    targets: list[ast.expr] = []
+    if isinstance(statement, ast.Assign):
+        targets = statement.targets
+    elif isinstance(statement, ast.AnnAssign):
+        targets = [statement.target]
+    else:
+        return False
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    return (
+        "isolation" in names
+        and isinstance(statement.value, ast.Constant)
+        and statement.value.value == "process"
+    )
 
 
 def _complaint(found: Any, module_name: str, class_name: str) -> str | None:

@@ -85,6 +85,21 @@ class Masker:
             return _mask_spans(text, _spans(text, found))
         return MASK if text in self._whole else text
 
+    def ends(self, text: str, head: int, tail: int = 0) -> tuple[str, str | None]:
+        """`text` masked, and None; of a longer one its first `head` and its last `tail` characters, masked.
+
+        What is cut away is not looked at, so that a huge text costs little; no part of a secret that a cut
+        goes through is left.
+        """
+        margin = self.longest
+        if len(text) <= head + tail + 2 * margin:
+            masked = self.text(text)
+            if len(masked) <= head + tail:
+                return masked, None
+            return masked[:head], masked[len(masked) - tail :]
+        first, last = self.text(text[: head + margin]), self.text(text[len(text) - tail - margin :])
+        return first[: max(len(first) - margin, 0)], last[margin:] if tail else ""
+
     def json(self, value: Any) -> Any:
         """A JSON value with all its texts, keys and numbers masked; tuples become lists.
 

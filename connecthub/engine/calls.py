@@ -1,0 +1,144 @@
+"""How a run's plugin is called: on the plugin loop, in a thread, or in a child process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from connecthub.clock import boottime
+from connecthub.engine import capture, outcome
+from connecthub.engine.child import Child, log_levels
+from connecthub.engine.held import HeldRun
+from connecthub.engine.outcome import Returned
+from connecthub.engine.pool import Call, Pool
+from connecthub.plugins import BaseJob, RunContext
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """A handler that a child loads."""
+
+    handler_path: str
+    packages: tuple[str, ...]
+    path: Path
+
+
+def begin(
+    pool: Pool,
+    run: HeldRun,
+    plugin: type[BaseJob] | Isolated,
+    params: dict[str, Any],
+    secrets: dict[str, Any],
+) -> None:
+    """Call the plugin; its return, or what it raised, comes as the result of `run.ended`."""
+    claim = run.claim
+    ctx = run.ctx = RunContext(
+        run_id=claim.id,
+        job_id=claim.job_id,
+        scheduled_for=claim.scheduled_for,
+        attempt=claim.attempt,
+        trigger=claim.trigger,  # type: ignore[arg-type]  # the database's CHECK says so
+        idempotency_key=claim.idempotency_key,
+        on_mask=run.masker.add,
+        on_progress=run.tell_progress,
+    )
+    if isinstance(plugin, Isolated):
+        call: Call = Child(_name(run), run, _request(plugin, ctx, params, secrets))
+        pool.start_in_thread(call)
+    else:
+        call = _call_here(pool, run, plugin, ctx, params, secrets)
+    run.call = call
+    call.future.add_done_callback(lambda future: _pass_on(run, future))
+    if run.timeout_s:
+        _watch_timeout(run, call.future)
+
+
+def _name(run: HeldRun) -> str:
+    return f"run {run.claim.id} ({run.claim.job_id})"
+
+
+def _call_here(
+    pool: Pool,
+    run: HeldRun,
+    job_class: type[BaseJob],
+    ctx: RunContext,
+    params: dict[str, Any],
+    secrets: dict[str, Any],
+) -> Call:
+    context = contextvars.copy_context()
+    context.run(capture.current.set, run.log)
+
+    def start() -> Any:
+        job = job_class()
+        job.ctx = ctx
+        return job.run(params, secrets)
+
+    def in_thread() -> outcome.Result:
+        run.begin()
+        try:
+            return outcome.encode(start(), run.masker)
+        except BaseException as error:
+            failed = outcome.describe(error, run.masker)
+        raise failed
+
+    async def on_loop() -> outcome.Result:
+        run.begin()
+        try:
+            return outcome.encode(await start(), run.masker)
+        except BaseException as error:
+            failed = outcome.describe(error, run.masker)
+        raise failed
+
+    if inspect.iscoroutinefunction(job_class.run):
+        return pool.call_async(_name(run), on_loop, context)
+    return pool.call_in_thread(_name(run), in_thread, context)
+
+
+def _request(
+    plugin: Isolated, ctx: RunContext, params: dict[str, Any], secrets: dict[str, Any]
+) -> dict[str, Any]:
+    """What a child is told; over a pipe, for others can read its command line and environment."""
+    return {
+        "handler_path": plugin.handler_path,
+        "packages": plugin.packages,
+        "path": str(plugin.path),
+        "sys_path": [str(entry) for entry in sys.path],
+        "log_levels": log_levels(),
+        "params": params,
+        "secrets": secrets,
+        "context": {
+            "run_id": ctx.run_id,
+            "job_id": ctx.job_id,
+            "scheduled_for": ctx.scheduled_for.isoformat() if ctx.scheduled_for else None,
+            "attempt": ctx.attempt,
+            "trigger": ctx.trigger,
+            "idempotency_key": ctx.idempotency_key,
+        },
+    }
+
+
+def _pass_on(run: HeldRun, future: asyncio.Future[Returned]) -> None:
+    if not run.ended.done():
+        run.ended.set_result(future.result())
+
+
+def _watch_timeout(run: HeldRun, code: asyncio.Future[Returned]) -> None:
+    """Stop the run `timeout_s` after its plugin began; it may have to wait for that."""
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(run.timeout_s, lambda: look())
+
+    def look() -> None:
+        nonlocal timer
+        begun = run.started_at_boot
+        left = run.timeout_s if begun is None else begun + run.timeout_s - boottime()
+        if left > 0:
+            timer = loop.call_later(left, look)
+        else:
+            run.stop("timeout")
+
+    code.add_done_callback(lambda _: timer.cancel())
