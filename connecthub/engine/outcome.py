@@ -92,7 +92,7 @@ def decide(returned: Returned | None, stop: str | None, masker: Masker, warnings
     result = returned.value if returned and isinstance(returned.value, Result) else Result(None, "")
     if stop in ("cancelled", "shutdown"):
         status, reason = "CANCELLED", stop
-    elif stop == "lost" and (returned is None or (error is not None and error.is_cancelled)):
+    elif stop == "lost":
         status, reason = "LOST", None
     elif stop == "timeout":
         status, reason = "FAILURE", "timeout"

@@ -96,12 +96,18 @@ def _judge_starts(
         if line["event"] not in ("end", "fails") or line["pid"] in killed:
             continue
         row = by_id.get(line["run_id"])
-        if row is None or row["status"] not in _STORED[line["event"]]:
+        if row is None or not _is_stored(line["event"], row):
             status = "has no row" if row is None else f"is {row['status']} ({row['reason']})"
             verdict.results_lost += 1
             told = f"run {line['run_id']} came to its {line['event']} and {status}"
             verdict.faults["results lost"].append(told)
 
 
-# What may stand in the row of a run whose code returned: after a cancel or a timeout the end says so.
-_STORED = {"end": {"SUCCESS", "CANCELLED", "FAILURE"}, "fails": {"FAILURE", "CANCELLED"}}
+def _is_stored(event: str, row: Mapping[str, Any]) -> bool:
+    """After a cancel or a timeout the end says so; a run that was stopped as LOST keeps what it returned."""
+    if row["status"] == "LOST":
+        return bool(row["result"] if event == "end" else row["traceback"])
+    return (
+        row["status"]
+        in {"end": {"SUCCESS", "CANCELLED", "FAILURE"}, "fails": {"FAILURE", "CANCELLED"}}[event]
+    )

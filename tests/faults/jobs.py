@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 class _Witnessed(BaseJob):
     """`params["witness"]` is the file; one line of JSON per event, whole or not at all, on disk at once."""
 
+    hub = staticmethod(os.getpid)
+
     def tell(self, params: dict[str, Any], event: str) -> None:
         line = {
             "event": event,
@@ -25,7 +27,7 @@ class _Witnessed(BaseJob):
             "job_id": self.ctx.job_id,
             "key": self.ctx.idempotency_key,
             "attempt": self.ctx.attempt,
-            "pid": os.getpid(),
+            "pid": self.hub(),
             "at": time.time(),
         }
         handle = os.open(params["witness"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -110,3 +112,10 @@ class ExitJob(_Witnessed):
         self.tell(params, "begin")
         kinds: list[type[BaseException]] = [SystemExit, KeyboardInterrupt, StopIteration, GeneratorExit]
         raise {kind.__name__: kind for kind in kinds}[params["what"]]("bye")
+
+
+class ProcessJob(ThreadJob):
+    """The same in a child process."""
+
+    isolation = "process"
+    hub = staticmethod(os.getppid)

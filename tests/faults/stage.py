@@ -198,6 +198,11 @@ class Stage:
         )
         return row
 
+    def until_ticked(self) -> None:
+        """Wait until a tick that has not begun yet is done."""
+        moment = self.value("SELECT clock_timestamp()")
+        self.until(lambda: self.value("SELECT max(ticked_at) > $1 FROM hubs", moment), 90)
+
     def settle(self, seconds: float = 40) -> None:
         """Wait until no run is queued, running or still held."""
         self.until(
@@ -222,9 +227,10 @@ class Stage:
 
     def told(self, event: str) -> list[dict[str, Any]]:
         """What the witness has seen of one kind."""
-        return [line for line in self._told() if line["event"] == event]
+        return [line for line in self.lines() if line["event"] == event]
 
-    def _told(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[dict[str, Any]]:
+        """All that the witness has seen."""
         if not self.witness.exists():
             return []
         return [json.loads(line) for line in self.witness.read_text().splitlines()]
@@ -233,7 +239,7 @@ class Stage:
         """The verdict on all that has happened; prints its figures."""
         stored = self.sql("SELECT * FROM job_logs ORDER BY id")
         rows = [{**row, "meta": json.loads(row["meta"])} for row in stored]
-        verdict = judge(rows, self._told(), due or {}, frozenset(self.killed))
+        verdict = judge(rows, self.lines(), due or {}, frozenset(self.killed))
         print(verdict)
         return verdict
 
