@@ -23,6 +23,7 @@ HEAD_BYTES = 150 * 1024
 TAIL_BYTES = 50 * 1024
 TRUNCATED = "[TRUNCATED]"
 _PIECE = 64 * 1024  # characters of printed text that are looked at in one go
+_LONG_LINE = 1024  # bytes
 _MESSAGE_LINES = 50_000  # characters of WARNING lines kept for the message
 
 current: contextvars.ContextVar[RunLog | None] = contextvars.ContextVar("connecthub_run_log", default=None)
@@ -86,9 +87,13 @@ class RunLog:
             self._lost = True
         self._tail.append(data)
         self._tail_bytes += len(data)
-        while self._tail_bytes > TAIL_BYTES:
-            self._tail_bytes -= len(self._tail.popleft())
+        while (over := self._tail_bytes - TAIL_BYTES) > 0:
+            oldest = self._tail.popleft()
+            self._tail_bytes -= len(oldest)
             self._lost = True
+            if len(oldest) > over + _LONG_LINE:  # the end of a long line is worth more than nothing
+                self._tail.appendleft(oldest[over:])
+                self._tail_bytes += len(oldest) - over
 
     def write(self, stream: str, text: str) -> None:
         """Add what is printed to `stream`, line by line."""

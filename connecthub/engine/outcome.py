@@ -130,7 +130,7 @@ def encode(value: Any, masker: Masker) -> Result:
     Raises BadResult.
     """
     message = value.get("message") if isinstance(value, dict) else None
-    return Result(result_json(value, masker), message if isinstance(message, str) else "")
+    return Result(result_json(value, masker), _cut(message, masker) if isinstance(message, str) else "")
 
 
 def result_json(value: Any, masker: Masker) -> str | None:
@@ -138,15 +138,17 @@ def result_json(value: Any, masker: Masker) -> str | None:
     if value is None:
         return None
     try:
-        text = json.dumps(masker.json(value), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if masker.knows_any:  # from the text: what the plugin made may be a ring, or change while it is read
+            text = json.dumps(masker.json(json.loads(text)), ensure_ascii=False)
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise BadResult(f"the result is no JSON: {one_line(error, masker)}") from None
-    if _NUL.search(text):
-        raise BadResult("the result is no JSON that PostgreSQL can store: it holds a NUL character")
     if size > RESULT_BYTES:
         cut = {"truncated": True, "bytes": size, "head": clean(text[:_HEAD_CHARS])}
-        text = json.dumps(cut, ensure_ascii=False)
+        return json.dumps(cut, ensure_ascii=False)
+    if _NUL.search(text):  # not in a huge text: that would stop all threads for as long as it takes
+        raise BadResult("the result is no JSON that PostgreSQL can store: it holds a NUL character")
     return text
 
 

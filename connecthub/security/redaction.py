@@ -70,6 +70,11 @@ class Masker:
             self._new.extend(_leaves(value))
 
     @property
+    def knows_any(self) -> bool:
+        """Whether there is anything to mask."""
+        return bool(self._new or self._known)
+
+    @property
     def longest(self) -> int:
         """The length of the longest form. Who cuts a text into pieces before masking holds back that much."""
         if self._new:
