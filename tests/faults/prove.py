@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,7 @@ def together(stage: Stage, lines: Iterable[dict[str, Any]]) -> list[str]:
     found = []
     for job_id, times in spans.items():
         times.sort()
-        for (_, end, one), (begin, _, other) in zip(times, times[1:], strict=False):
+        for (_, end, one), (begin, _, other) in pairwise(times):
             if begin < end:
                 found.append(f"runs {one} and {other} of {job_id} at once")
     return found
