@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 from pathlib import Path
 
 import click
 
 from connecthub import __version__, daemon
+from connecthub.cli_user import command_line, user
 from connecthub.config import Settings, load_settings
-from connecthub.errors import StartupError
-from connecthub.storage.database import Database
+from connecthub.errors import NotFoundError, RefusedError, StartupError
 from connecthub.storage.database import migrate as migrate_database
 from connecthub.storage.requests import set_paused
 
@@ -67,19 +66,17 @@ def resume(settings: Settings) -> None:
 
 
 async def _set_paused(settings: Settings, *, paused: bool) -> None:
-    async with daemon.database_url(settings) as dsn:
-        await migrate_database(dsn)
-        database = await Database.open(dsn, size=1)
-        try:
-            await set_paused(database, paused, by=f"{getpass.getuser()} (command line)")
-        finally:
-            await database.close()
+    async with daemon.open_database(settings) as database:
+        await set_paused(database, paused, actor=command_line())
+
+
+_group.add_command(user)
 
 
 def main() -> None:
-    """Entry point. What cannot start says so in one line, with exit status 2."""
+    """Entry point. What cannot start or be done says so in one line, with exit status 2."""
     try:
         _group(prog_name="connecthub")
-    except StartupError as error:
+    except (StartupError, RefusedError, NotFoundError) as error:
         print(f"connecthub: {error}", file=sys.stderr)
         sys.exit(2)

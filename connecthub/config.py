@@ -13,6 +13,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -82,6 +83,20 @@ def _dotted(value: str) -> str:
     return value
 
 
+def _host_name(value: str) -> str:
+    name = value.strip().lower()
+    if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]|[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f:.]*", name):
+        raise ValueError("must hold host names without port and scheme, such as hub.example.com")
+    return name.strip("[]")
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value.strip(), strict=False))
+    except ValueError:
+        raise ValueError("must hold addresses or networks, such as 127.0.0.1 or 10.0.0.0/8") from None
+
+
 def _upper(value: object) -> object:
     return value.upper() if isinstance(value, str) else value
 
@@ -95,6 +110,12 @@ Packages = Annotated[
     NoDecode,
     BeforeValidator(_json_list),
     Field(min_length=1),
+]
+Hosts = Annotated[
+    tuple[Annotated[str, AfterValidator(_host_name)], ...], NoDecode, BeforeValidator(_json_list)
+]
+Networks = Annotated[
+    tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_json_list)
 ]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 
@@ -110,10 +131,12 @@ class AppSettings(_Section):
 
 
 class ServerSettings(_Section):
-    """[server]: where the admin listens; port 0 lets the system choose."""
+    """[server]: where the admin listens (port 0: the system chooses), which names and proxies it believes."""
 
     host: Name = "127.0.0.1"
     port: Whole = Field(8000, ge=0, le=65535)
+    allowed_hosts: Hosts = ()
+    trusted_proxies: Networks = ()
 
 
 class DatabaseSettings(_Section):

@@ -141,6 +141,18 @@ async def database_url(settings: Settings) -> AsyncIterator[str]:
         await postgres.stop()
 
 
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database with its schema up to date, for a command."""
+    async with database_url(settings) as dsn:
+        await migrate(dsn)
+        database = await Database.open(dsn, size=1)
+        try:
+            yield database
+        finally:
+            await database.close()
+
+
 def _make_data_dir(data_dir: Path) -> None:
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -177,7 +189,13 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def _web(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=3,
+        proxy_headers=False,  # would believe this whole machine; the app knows [server] trusted_proxies
+        server_header=False,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="web")

@@ -12,7 +12,7 @@ from pathlib import Path
 from connecthub.security.passwords import verify_password
 from connecthub.storage.database import Database
 from connecthub.storage.users import ensure_admin
-from connecthub.web.words import CATALOGUES, LANGUAGES, choose, say
+from connecthub.web.words import CATALOGUES, LANGUAGES, choose
 from tests.web_hub import CANARY, GOOD, OWN, PASSWORD, Hub, fetch, insert_job, insert_run, run
 
 pytest_plugins = ["tests.web_hub"]
@@ -57,7 +57,7 @@ def test_logging_in_and_out(stranger: Hub) -> None:
     assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Path=/" in cookie
     token = stranger.client.cookies["connecthub_session"]
     [row] = stranger.sql("SELECT token_hash, expires_at - created_at AS life FROM sessions")
-    assert token.encode() not in row["token_hash"] and 11.9 < row["life"].total_seconds() / 3600 < 12.1
+    assert token.encode() not in row["token_hash"] and abs(row["life"].total_seconds() - 7 * 86_400) < 5
 
     stranger.client.get("/admin/logout")
     stranger.page("/admin/jobs/list")
@@ -71,7 +71,7 @@ def test_logging_in_and_out(stranger: Hub) -> None:
 def test_a_login_leads_nowhere_else(stranger: Hub) -> None:
     for page in ("https://evil.example", "//evil.example", "/\\evil.example", "/admin/\r\nx"):
         answer = stranger.post("/admin/login", username="admin", password=PASSWORD, next=page)
-        assert answer.headers["location"] == "/admin/jobs/list", page
+        assert answer.headers["location"] == "/admin/", page
 
 
 ORIGINS: list[tuple[dict[str, str], bool]] = [
@@ -184,7 +184,7 @@ def test_health(stranger: Hub) -> None:
 
 def test_headers_and_languages(hub: Hub) -> None:
     answer = hub.client.get("/admin/jobs/list", headers={"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.8"})
-    assert '<html lang="zh-CN">' in answer.text and "新建任务" in answer.text
+    assert '<html lang="zh-CN"' in answer.text and "新建任务" in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert (
         answer.headers["referrer-policy"] == "same-origin" and answer.headers["cache-control"] == "no-store"
@@ -207,7 +207,7 @@ def test_both_languages_have_every_text() -> None:
     sources = Path(__file__).parent.parent / "connecthub" / "web"
     for template in (sources / "templates").glob("*.html"):
         for key in re.findall(r"\bt\('([\w.]+)'[,)]", template.read_text()):
-            assert say("en", key, id=1, count=1, page=1, pages=1), (template.name, key)
+            assert key in LANGUAGES["en"], (template.name, key)
 
 
 def test_the_first_account(dsn: str, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class Hub:
 
     def log_in(self) -> None:
         answer = self.post("/admin/login", username="admin", password=PASSWORD)
-        assert answer.status_code == 303 and answer.headers["location"] == "/admin/jobs/list"
+        assert answer.status_code == 303 and answer.headers["location"] == "/admin/"
 
     def post(self, path: str, headers: Any = None, **fields: str) -> Any:
         return self.client.post(path, data=fields, headers=OWN if headers is None else headers)

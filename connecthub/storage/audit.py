@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +12,14 @@ if TYPE_CHECKING:
 _RECORD = """
 INSERT INTO audit (username, action, object, address, detail) VALUES ($1, $2, $3, $4, $5::jsonb)
 """
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who does something, and from which address (None: from the command line)."""
+
+    username: str
+    address: str | None
 
 
 async def record(

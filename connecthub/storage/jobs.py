@@ -9,6 +9,7 @@ import asyncpg
 
 from connecthub.errors import NotFoundError, RefusedError
 from connecthub.storage import audit
+from connecthub.storage.audit import Actor
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
@@ -38,14 +39,6 @@ class JobDefinition:
     rerun_lost: bool
     priority: int
     keep_secret: bool = False  # secret_cfg stays what it is in the database
-
-
-@dataclass(frozen=True)
-class Actor:
-    """Who does something, and from which address."""
-
-    username: str
-    address: str | None
 
 
 _COLUMNS = (

@@ -1,4 +1,7 @@
-"""What people ask of runs: start one, retry one, cancel one. Each writes a row and notifies the hubs."""
+"""What people ask of runs: start one, retry one, cancel one. Each writes a row and notifies the hubs.
+
+Who asked is in the audit, written in the same transaction.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from connecthub.errors import NotFoundError, RefusedError
+from connecthub.storage import audit
 from connecthub.storage.database import CHANNEL
 
 if TYPE_CHECKING:
+    from connecthub.storage.audit import Actor
     from connecthub.storage.database import Connected, Database
 
 STILL_RUNNING = "still running: wait until the run has ended, then retry"
@@ -23,7 +28,12 @@ RETURNING id
 
 
 async def request_run(
-    db: Database, job_id: str, *, by: str, params: dict[str, Any] | None = None, trigger: str = "manual"
+    db: Database,
+    job_id: str,
+    *,
+    actor: Actor,
+    params: dict[str, Any] | None = None,
+    trigger: str = "manual",
 ) -> int:
     """Queue a run of the Job now, `params` overriding its public_cfg for this once; the run's id.
 
@@ -31,9 +41,12 @@ async def request_run(
     """
     overrides = None if params is None else json.dumps(params, ensure_ascii=False)
     async with db.transaction() as connection:
-        run_id = await connection.fetchval(_RUN, job_id, trigger, str(uuid4()), overrides, by)
+        run_id = await connection.fetchval(_RUN, job_id, trigger, str(uuid4()), overrides, actor.username)
         if run_id is None:
             raise NotFoundError(f"there is no Job {job_id}")
+        # Of overrides only the names: a person may have typed a secret into the wrong field.
+        detail = {"run_id": run_id, "params": sorted(params or {})}
+        await audit.record(connection, actor.username, "job.run", job_id, actor.address, detail)
         await _tell(connection, "run")
     return int(run_id)
 
@@ -57,7 +70,7 @@ WHERE idempotency_key = $1 AND status = 'QUEUED' AND not_before > clock_timestam
 """
 
 
-async def retry_run(db: Database, log_id: int, *, by: str) -> int:
+async def retry_run(db: Database, log_id: int, *, actor: Actor) -> int:
     """Queue the run again as it ran: its revision, overrides and fire time; the new run's id.
 
     Raises NotFoundError, and RefusedError while a run with the same idempotency key is going.
@@ -72,9 +85,11 @@ async def retry_run(db: Database, log_id: int, *, by: str) -> int:
         await connection.execute(_TAKE_OVER, key)
         if await connection.fetchval(_GOING, key) is not None:
             raise RefusedError(STILL_RUNNING)
-        run_id = await connection.fetchval(_RETRY, log_id, by)
+        run_id = await connection.fetchval(_RETRY, log_id, actor.username)
         if run_id is None:
             raise NotFoundError(f"the Job of run {log_id} is gone")
+        detail = {"run_id": run_id}
+        await audit.record(connection, actor.username, "run.retry", str(log_id), actor.address, detail)
         await _tell(connection, "run")
     return int(run_id)
 
@@ -92,31 +107,38 @@ RETURNING status
 """
 
 
-async def cancel_run(db: Database, log_id: int, *, by: str) -> str:
+async def cancel_run(db: Database, log_id: int, *, actor: Actor) -> str:
     """Cancel a queued run (CANCELLED), or ask a running one to stop (RUNNING); which of the two.
 
     Raises NotFoundError, and RefusedError where the run has ended.
     """
     async with db.transaction() as connection:
-        status = await connection.fetchval(_CANCEL, log_id, by)
+        status = await connection.fetchval(_CANCEL, log_id, actor.username)
         if status is None:
             if await connection.fetchval("SELECT true FROM job_logs WHERE id = $1", log_id):
                 raise RefusedError(f"run {log_id} has ended already")
             raise NotFoundError(f"there is no run {log_id}")
+        await audit.record(connection, actor.username, "run.cancel", str(log_id), actor.address)
         await _tell(connection, f"cancel {log_id}")
     return str(status)
 
 
-async def set_paused(db: Database, paused: bool, *, by: str) -> None:
-    """Pause all hubs (ticks insert nothing, claims take nothing), or resume them."""
+async def set_paused(db: Database, paused: bool, *, actor: Actor) -> bool:
+    """Pause all hubs (ticks insert nothing, claims take nothing), or resume them; False: it was so already."""
     async with db.transaction() as connection:
-        await connection.execute(
+        changed = await connection.fetchval(
             "UPDATE hub_state SET paused_at = CASE WHEN $1 THEN clock_timestamp() END,"
-            " paused_by = CASE WHEN $1 THEN $2::text END",
+            " paused_by = CASE WHEN $1 THEN $2::text END"
+            " WHERE (paused_at IS NOT NULL) <> $1 RETURNING true",
             paused,
-            by,
+            actor.username,
         )
+        if not changed:
+            return False
+        action = "hub.pause" if paused else "hub.resume"
+        await audit.record(connection, actor.username, action, "", actor.address)
         await _tell(connection, "run")
+    return True
 
 
 async def _tell(connection: Connected, payload: str) -> None:

@@ -1,49 +1,90 @@
-"""Accounts and their sessions. Of a session the database only holds the SHA-256 of its token."""
+"""Accounts: who may do what, their passwords and preferences."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
-import secrets
+import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from connecthub.errors import StartupError
-from connecthub.security.passwords import hash_password, make_password, verify_password
+import asyncpg
+
+from connecthub.errors import NotFoundError, RefusedError, StartupError
+from connecthub.security.passwords import hash_password, make_password
+from connecthub.storage import audit
+from connecthub.storage.sessions import account_digest
 
 if TYPE_CHECKING:
+    from connecthub.storage.audit import Actor
     from connecthub.storage.database import Connected, Database
 
+ROLES: Final = ("viewer", "operator", "admin")  # each may do what those before it may
 ADMIN = "admin"
-SESSION_HOURS = 12
-_FIRST_USER_LOCK = 0x61646D696E  # any fixed number, the same for all hubs
-_LONGEST_PASSWORD = 1024
+LONGEST_NAME = 64
+SHORTEST_PASSWORD, LONGEST_PASSWORD = 10, 1024
+_USERS_LOCK = 0x61646D696E  # any fixed number, the same for all hubs
+
+
+_NAME = re.compile(r"\w[\w.@-]*")
+
+
+def is_username(name: str) -> bool:
+    """Whether a new account may have this name."""
+    return len(name) <= LONGEST_NAME and _NAME.fullmatch(name) is not None
+
+
+def password_problem(password: str, username: str) -> str | None:
+    """What is wrong with a password that a person chose: `length`, `weak`, or None for nothing."""
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        return "length"
+    if username.lower() in password.lower() or len(set(password)) < 4:
+        return "weak"
+    return None
+
+
+class LastAdminError(RefusedError):
+    """Without this account nobody could manage the others."""
+
+
+class NameTakenError(RefusedError):
+    """There is an account of this name."""
 
 
 async def ensure_admin(db: Database, password_setting: str, data_dir: Path) -> Path | None:
     """Create the account `admin` where there are no users at all.
 
-    Its password is the setting's, or a random one in <data>/admin-password (0600), whose path is returned.
-    Of two hubs that start at once one creates account and file. Raises StartupError where the file cannot be
-    written.
+    Its password is the setting's, or a random one in <data>/admin-password (0600), whose path is returned and
+    which must be changed at the first log-in. Of two hubs that start at once one creates account and file.
+    Raises StartupError where the file cannot be written.
     """
     if await db.fetchval("SELECT EXISTS (SELECT FROM users)"):
         return None
     password = password_setting or make_password()
     hashed = await asyncio.to_thread(hash_password, password)
     async with db.transaction() as connection:
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _FIRST_USER_LOCK)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _USERS_LOCK)
         if await connection.fetchval("SELECT EXISTS (SELECT FROM users)"):
             return None
-        path = data_dir / "admin-password"
+        path = password_file(data_dir)
         if not password_setting:
             # Before the commit: an account whose password nobody ever saw would lock everybody out.
             await asyncio.to_thread(_write_password, path, password)
-        await connection.execute("INSERT INTO users (username, password_hash) VALUES ($1, $2)", ADMIN, hashed)
+        await connection.execute(
+            "INSERT INTO users (username, password_hash, role, must_change_password)"
+            " VALUES ($1, $2, 'admin', $3)",
+            ADMIN,
+            hashed,
+            not password_setting,
+        )
     return None if password_setting else path
+
+
+def password_file(data_dir: Path) -> Path:
+    """Where the first password is, until it has been changed."""
+    return data_dir / "admin-password"
 
 
 def _write_password(path: Path, password: str) -> None:
@@ -69,41 +110,118 @@ def _write_password(path: Path, password: str) -> None:
         ) from None
 
 
-async def check_password(db: Database, username: str, password: str) -> bool:
-    """Whether the name exists and has this password; takes as long either way."""
-    if len(password) > _LONGEST_PASSWORD:
-        return False
-    stored = await db.fetchval("SELECT password_hash FROM users WHERE username = $1", username)
-    return await asyncio.to_thread(verify_password, stored, password)
-
-
-async def open_session(connection: Connected, username: str) -> str:
-    """Start a session and return its token, the only copy of it. Sessions that have ended are swept out."""
-    token = secrets.token_urlsafe(32)
-    await connection.execute("DELETE FROM sessions WHERE expires_at < clock_timestamp()")
-    await connection.execute(
-        "INSERT INTO sessions (token_hash, username, expires_at)"
-        " VALUES ($1, $2, clock_timestamp() + make_interval(hours => $3))",
-        _digest(token),
+async def read_user(db: Database, username: str) -> asyncpg.Record | None:
+    """An account without its password hash."""
+    return await db.fetchrow(
+        "SELECT username, role, disabled, must_change_password, language, timezone, theme, created_at,"
+        " last_login_at FROM users WHERE username = $1",
         username,
-        SESSION_HOURS,
     )
-    return token
 
 
-async def session_user(db: Database, token: str) -> str | None:
-    """The name of the user whose session this is, or None."""
-    name = await db.fetchval(
-        "SELECT username FROM sessions WHERE token_hash = $1 AND expires_at > clock_timestamp()",
-        _digest(token),
+async def list_users(db: Database) -> list[asyncpg.Record]:
+    """All accounts by name."""
+    return await db.fetch(
+        "SELECT username, role, disabled, must_change_password, last_login_at FROM users ORDER BY username"
     )
-    return None if name is None else str(name)
 
 
-async def close_session(connection: Connected, token: str) -> None:
-    """End the session at once, in all browsers that hold its token."""
-    await connection.execute("DELETE FROM sessions WHERE token_hash = $1", _digest(token))
+async def add_user(
+    db: Database, username: str, role: str, password: str, actor: Actor, *, must_change: bool
+) -> None:
+    """Create an account. Raises NameTakenError."""
+    hashed = await asyncio.to_thread(hash_password, password)
+    try:
+        async with db.transaction() as connection:
+            await connection.execute(
+                "INSERT INTO users (username, password_hash, role, must_change_password)"
+                " VALUES ($1, $2, $3, $4)",
+                username,
+                hashed,
+                role,
+                must_change,
+            )
+            await audit.record(
+                connection, actor.username, "user.create", username, actor.address, {"role": role}
+            )
+    except asyncpg.UniqueViolationError:
+        raise NameTakenError(f"there is a user {username} already") from None
 
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+async def set_role(db: Database, username: str, role: str, actor: Actor) -> None:
+    """Give another role. Raises NotFoundError, LastAdminError."""
+    async with db.transaction() as connection:
+        before = await _locked(connection, username)
+        if before["role"] == role:
+            return
+        await connection.execute("UPDATE users SET role = $2 WHERE username = $1", username, role)
+        await _refuse_without_admin(connection)
+        detail = {"role": [before["role"], role]}
+        await audit.record(connection, actor.username, "user.role", username, actor.address, detail)
+
+
+async def set_disabled(db: Database, username: str, disabled: bool, actor: Actor) -> None:
+    """Disable an account, which ends its sessions, or enable it. Raises NotFoundError, LastAdminError."""
+    async with db.transaction() as connection:
+        before = await _locked(connection, username)
+        if before["disabled"] == disabled:
+            return
+        await connection.execute("UPDATE users SET disabled = $2 WHERE username = $1", username, disabled)
+        await _refuse_without_admin(connection)
+        if disabled:
+            await connection.execute("DELETE FROM sessions WHERE username = $1", username)
+        action = "user.disable" if disabled else "user.enable"
+        await audit.record(connection, actor.username, action, username, actor.address)
+
+
+async def set_password(
+    db: Database, username: str, password: str, actor: Actor, *, must_change: bool
+) -> None:
+    """Give a new password: all sessions end, and what throttled the account. Raises NotFoundError."""
+    hashed = await asyncio.to_thread(hash_password, password)
+    async with db.transaction() as connection:
+        await _locked(connection, username)
+        await connection.execute(
+            "UPDATE users SET password_hash = $2, must_change_password = $3 WHERE username = $1",
+            username,
+            hashed,
+            must_change,
+        )
+        await connection.execute("DELETE FROM sessions WHERE username = $1", username)
+        await connection.execute("DELETE FROM login_failures WHERE account = $1", account_digest(username))
+        await audit.record(connection, actor.username, "user.password", username, actor.address)
+
+
+async def set_preferences(
+    db: Database, username: str, *, language: str | None, timezone: str | None, theme: str
+) -> None:
+    """How the admin looks to this user; None for the browser's language or zone."""
+    await db.execute(
+        "UPDATE users SET language = $2, timezone = $3, theme = $4 WHERE username = $1",
+        username,
+        language,
+        timezone,
+        theme,
+    )
+
+
+async def set_language(db: Database, username: str, language: str) -> None:
+    """The language of the admin for this user."""
+    await db.execute("UPDATE users SET language = $2 WHERE username = $1", username, language)
+
+
+async def _locked(connection: Connected, username: str) -> asyncpg.Record:
+    """The account, while no other transaction changes any: two admins who disable each other are one too many."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _USERS_LOCK)
+    row = await connection.fetchrow("SELECT role, disabled FROM users WHERE username = $1", username)
+    if row is None:
+        raise NotFoundError(f"there is no user {username}")
+    return row
+
+
+async def _refuse_without_admin(connection: Connected) -> None:
+    """Raises LastAdminError, which rolls the transaction back."""
+    if not await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM users WHERE role = 'admin' AND NOT disabled)"
+    ):
+        raise LastAdminError("this is the last admin who can log in; give the role to somebody else first")

@@ -9,10 +9,12 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from connecthub.config import Settings
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
+from connecthub.web.auth import HOME
 from connecthub.web.guard import GuardMiddleware, HeadersMiddleware
 from connecthub.web.metrics import MetricsPage
 from connecthub.web.pages import HubAdmin
@@ -41,7 +43,12 @@ def create_app(
             Route("/health/ready", health.ready),
             Route("/metrics", figures.show),
         ],
-        middleware=[Middleware(HeadersMiddleware), Middleware(GuardMiddleware, database=database)],
+        middleware=[
+            # First, so that all others see who really asks and whether that is encrypted.
+            Middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.server.trusted_proxies)),
+            Middleware(HeadersMiddleware),
+            Middleware(GuardMiddleware, database=database, settings=settings),
+        ],
     )
     app.router.redirect_slashes = False
     HubAdmin(app, settings, database, vault)
@@ -49,4 +56,4 @@ def create_app(
 
 
 async def _to_admin(request: Request) -> Response:
-    return RedirectResponse("/admin/jobs/list", 303)
+    return RedirectResponse(HOME, 303)

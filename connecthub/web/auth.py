@@ -1,68 +1,63 @@
-"""Log-in and log-out."""
+"""Who asks, from where, and the cookie of a session."""
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
-from connecthub.storage import audit
-from connecthub.storage.database import Database
-from connecthub.storage.users import SESSION_HOURS, check_password, close_session, open_session
-from connecthub.web.guard import COOKIE, LOGIN
+from connecthub.storage.audit import Actor
+from connecthub.storage.sessions import LIFE_HOURS
 
-_AT_ONCE = 2  # each check of a password takes 64 MiB
-_HOME = "/admin/jobs/list"
-
-
-class Gate:
-    """Opens sessions for those who know a password, and closes them."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._hashing = asyncio.Semaphore(_AT_ONCE)
-
-    async def enter(self, request: Request, username: str, password: str, next_page: str) -> Response | None:
-        """The answer that carries the new session, None where name or password is wrong. Both are audited."""
-        async with self._hashing:
-            known = await check_password(self._database, username, password)
-        async with self._database.transaction() as connection:
-            if not known:
-                # What was typed as the name may be a password typed into the wrong field: not kept.
-                await audit.record(connection, "", "login.failed", "session", address(request))
-                return None
-            await close_session(connection, request.cookies.get(COOKIE, ""))
-            token = await open_session(connection, username)
-            await audit.record(connection, username, "login", "session", address(request))
-        response = RedirectResponse(_inside(next_page), 303)
-        response.set_cookie(
-            COOKIE,
-            token,
-            max_age=SESSION_HOURS * 3600,
-            path="/",
-            httponly=True,
-            samesite="lax",
-            secure=request.url.scheme == "https",
-        )
-        return response
-
-    async def leave(self, request: Request) -> Response:
-        """End the session of this request."""
-        async with self._database.transaction() as connection:
-            await close_session(connection, request.cookies.get(COOKIE, ""))
-            await audit.record(connection, request.state.user, "logout", "session", address(request))
-        response = RedirectResponse(LOGIN, 303)
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
-        return response
+_COOKIE = "connecthub_session"
+LOGIN = "/admin/login"
+HOME = "/admin/"
 
 
 def address(request: Request) -> str | None:
-    """Where the request came from."""
-    return request.client.host if request.client else None
+    """Where the request came from; behind a trusted proxy what that says."""
+    return request.client.host[:64] if request.client else None
 
 
-def _inside(page: str) -> str:
-    """`page` if it is one of the admin's, so that a link cannot lead elsewhere after the log-in."""
+def actor(request: Request) -> Actor:
+    """Who asks, for the audit."""
+    return Actor(request.state.user, address(request))
+
+
+def session_token(request: Request) -> str:
+    """What the session's cookie holds, "" for none."""
+    return request.cookies.get(_cookie_name(request), "")
+
+
+def give_session(request: Request, response: Response, token: str) -> None:
+    """Hand the session to the browser."""
+    response.set_cookie(
+        _cookie_name(request),
+        token,
+        max_age=LIFE_HOURS * 3600,
+        path="/",
+        httponly=True,
+        samesite="lax",
+        secure=_is_encrypted(request),
+    )
+
+
+def take_session(request: Request, response: Response) -> None:
+    """Let the browser forget the session."""
+    response.delete_cookie(
+        _cookie_name(request), path="/", httponly=True, samesite="lax", secure=_is_encrypted(request)
+    )
+
+
+def inside(page: str, otherwise: str = HOME) -> str:
+    """`page` if it is one of the admin's, so that a link cannot lead elsewhere."""
     plain = page.isascii() and page.isprintable() and "\\" not in page
-    return page if plain and page.startswith("/admin/") and not page.startswith(LOGIN) else _HOME
+    return page if plain and page.startswith("/admin/") and not page.startswith(LOGIN) else otherwise
+
+
+def _cookie_name(request: Request) -> str:
+    # Browsers take a __Host- cookie only over TLS, and then from this very host only.
+    return f"__Host-{_COOKIE}" if _is_encrypted(request) else _COOKIE
+
+
+def _is_encrypted(request: Request) -> bool:
+    return request.url.scheme == "https"

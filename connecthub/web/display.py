@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
-from zoneinfo import ZoneInfo
 
 import jinja2
 from jinja2.runtime import Context
@@ -13,26 +12,58 @@ from markupsafe import Markup
 
 from connecthub import cron
 from connecthub.errors import ScheduleError
+from connecthub.web.roles import may
 from connecthub.web.views import pretty
 from connecthub.web.words import say, say_reason
 
 
-def install(env: jinja2.Environment, zone: str) -> None:
-    """Add our functions and filters to the templates; all times are shown in `zone`."""
-    info = ZoneInfo(zone)
-
-    def when(moment: datetime | None) -> Markup:
-        if moment is None:
-            return Markup("—")
-        local = moment.astimezone(info)
-        title = f"{local.isoformat(sep=' ', timespec='seconds')} {zone}"
-        return Markup('<time datetime="{}" title="{}">{}</time>').format(
-            moment.isoformat(), title, f"{local:%Y-%m-%d %H:%M:%S}"
-        )
-
+def install(env: jinja2.Environment) -> None:
+    """Add our functions and filters to the templates; all times are shown in the reader's zone."""
     env.trim_blocks = env.lstrip_blocks = True
-    env.globals.update(t=_say, reason=_reason, duration=_duration, link=_link, next_fire=next_fire)
-    env.filters.update(when=when, pretty=pretty, segment=segment)
+    env.globals.update(
+        t=_say,
+        reason=_reason,
+        duration=_duration,
+        link=_link,
+        next_fire=next_fire,
+        may=_may,
+        here_link=_here_link,
+    )
+    env.filters.update(when=_when, clock=_clock, pretty=pretty, segment=segment)
+
+
+@jinja2.pass_context
+def _when(context: Context, moment: datetime | None) -> Markup:
+    """A moment in the reader's zone."""
+    if moment is None:
+        return Markup("—")
+    zone = context["request"].state.zone
+    local = moment.astimezone(zone)
+    title = f"{local.isoformat(sep=' ', timespec='seconds')} {zone.key}"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        moment.isoformat(), title, f"{local:%Y-%m-%d %H:%M:%S}"
+    )
+
+
+@jinja2.pass_context
+def _clock(context: Context, moment: datetime) -> str:
+    """A moment of lately, for a sentence: the time, with the day in front where that is not today."""
+    local = moment.astimezone(context["request"].state.zone)
+    is_today = local.date() == datetime.now(local.tzinfo).date()
+    return f"{local:%H:%M}" if is_today else f"{local:%m-%d %H:%M}"
+
+
+@jinja2.pass_context
+def _here_link(context: Context) -> str:
+    """This page, to come back to it: its path and query."""
+    url = context["request"].url
+    return quote(url.path) + (f"?{url.query}" if url.query else "")
+
+
+@jinja2.pass_context
+def _may(context: Context, role: str) -> bool:
+    """Whether the reader has this role or one that includes it."""
+    return may(context["request"].state.visit, role)
 
 
 def next_fire(
@@ -82,5 +113,11 @@ def _duration(context: Context, begin: datetime | None, end: datetime | None) ->
 @jinja2.pass_context
 def _link(context: Context, **changes: Any) -> str:
     """The query of this page with some parameters changed."""
-    query = {**context["request"].query_params, **changes}
-    return "?" + urlencode({name: value for name, value in query.items() if value not in ("", None)})
+    return link_to("", **{**context["request"].query_params, **changes})
+
+
+def link_to(path: str, **parameters: object) -> str:
+    """`path` with a query of the parameters that are not empty."""
+    return f"{path}?" + urlencode(
+        {name: value for name, value in parameters.items() if value not in ("", None)}
+    )

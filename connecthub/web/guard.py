@@ -6,6 +6,7 @@ One place for all doors, so that no route, of ours or of SQLAdmin, can forget on
 from __future__ import annotations
 
 from urllib.parse import quote, urlsplit
+from zoneinfo import ZoneInfo
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,17 +14,24 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from connecthub.config import Settings
 from connecthub.storage.database import UNAVAILABLE, Database
-from connecthub.storage.users import session_user
-from connecthub.web.words import choose, say
+from connecthub.storage.sessions import Visit, read_visit
+from connecthub.web.auth import LOGIN, session_token
+from connecthub.web.fields import is_storable
+from connecthub.web.words import LANGUAGES, choose, say
 
-COOKIE = "connecthub_session"
-LOGIN = "/admin/login"
 NO_DATABASE = (*UNAVAILABLE, InterfaceError, OperationalError)
-_PUBLIC = ("/admin/static/", "/admin/statics/")
+# Everything that needs no session; whatever is added elsewhere is closed.
+_OPEN = ("/", "/health", "/health/ready", LOGIN)
+_OPEN_FILES = ("/admin/static/", "/admin/statics/")
+# Probes name a machine by its address, whatever it is called.
+_ANY_HOST = ("/health", "/health/ready")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self'; "
     "script-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'; object-src 'none'",
@@ -36,11 +44,13 @@ def wants_json(headers: Headers) -> bool:
     return "application/json" in accept and "text/html" not in accept
 
 
-def is_own_page(headers: Headers) -> bool | None:
+def is_own_page(request: Request) -> bool | None:
     """Whether a page of the hub itself sent this; None where the client says nothing about it.
 
-    Sec-Fetch-Site where the browser sends it, else Origin, whose host must be the one that was asked.
+    Sec-Fetch-Site where the browser sends it, else Origin, whose host must be the one that was asked. A page
+    that came in clear is none of a hub that is asked over TLS.
     """
+    headers = request.headers
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site in ("same-origin", "none")
@@ -48,8 +58,10 @@ def is_own_page(headers: Headers) -> bool | None:
     if origin is None:
         return None
     try:
-        host = urlsplit(origin).netloc
+        scheme, host, *_ = urlsplit(origin)
     except ValueError:
+        return False
+    if request.url.scheme == "https" and scheme != "https":
         return False
     return bool(host) and host.lower() == headers.get("host", "").lower()
 
@@ -71,7 +83,7 @@ class HeadersMiddleware:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers[name] = value
-                if not scope["path"].startswith(_PUBLIC):
+                if not scope["path"].startswith(_OPEN_FILES):
                     headers["Cache-Control"] = "no-store"
             await send(message)
 
@@ -79,11 +91,16 @@ class HeadersMiddleware:
 
 
 class GuardMiddleware:
-    """Sets `state.language` and `state.user`, and turns away what may not pass."""
+    """Sets what pages know of their reader, and turns away what may not pass.
 
-    def __init__(self, app: ASGIApp, database: Database) -> None:
+    `state`: `visit` (the session, or None), `user` (its name), `language`, `zone` (a ZoneInfo).
+    """
+
+    def __init__(self, app: ASGIApp, database: Database, settings: Settings) -> None:
         self.app = app
         self._database = database
+        self._hosts = settings.server.allowed_hosts
+        self._zone = ZoneInfo(settings.scheduler.timezone)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand on, or answer for the app."""
@@ -92,7 +109,8 @@ class GuardMiddleware:
             return
         request = Request(scope)
         request.state.language = choose(request.headers.get("accept-language", ""))
-        request.state.user = None
+        request.state.zone = self._zone
+        request.state.visit = request.state.user = None
         try:
             refusal = await self._refusal(request)
         except NO_DATABASE:
@@ -101,25 +119,54 @@ class GuardMiddleware:
 
     async def _refusal(self, request: Request) -> Response | None:
         path = request.scope["path"]
-        # PostgreSQL cannot store U+0000, so nothing that is asked for can hold it.
-        if "\0" in path or "%00" in request.url.query:
+        if not is_storable(path) or "%00" in request.url.query:
             return _answer(request, 400, "bad_request")
-        own = is_own_page(request.headers)
+        if self._hosts and path not in _ANY_HOST and _host_name(request) not in self._hosts:
+            return _answer(request, 400, "wrong_host")
+        own = is_own_page(request)
         changes = request.method not in ("GET", "HEAD")
         # A program may log in without saying where from: without a session there is nothing to abuse.
         if changes and not (own or (own is None and path == LOGIN)):
             return _answer(request, 403, "forged")
-        if not (path == "/admin" or path.startswith("/admin/")) or path.startswith(_PUBLIC):
+        if path.startswith(_OPEN_FILES) or (path in _OPEN and path != LOGIN):
             return None
-        token = request.cookies.get(COOKIE)
-        request.state.user = await session_user(self._database, token) if token else None
-        if request.state.user is not None or path == LOGIN:
+        await self._recognise(request, path)
+        if request.state.visit is not None or path == LOGIN:
             return None
         if wants_json(request.headers):
             return _answer(request, 401, "login_needed")
         query = f"?{request.url.query}" if request.url.query else ""
         back = f"?next={quote(quote(path) + query, safe='')}" if request.method == "GET" else ""
         return RedirectResponse(LOGIN + back, 303)
+
+    async def _recognise(self, request: Request, path: str) -> None:
+        """Whose session this is, and how that person reads."""
+        token = session_token(request)
+        # What a page asks for by itself keeps no session alive.
+        is_seen = request.method != "GET" or request.headers.get("sec-fetch-dest") != "empty"
+        visit = await read_visit(self._database, token, is_seen=is_seen) if token else None
+        asked = request.query_params.get("lang") if path == LOGIN else None
+        if visit is not None:
+            request.state.visit, request.state.user = visit, visit.username
+            request.state.zone = _zone(visit, self._zone)
+            asked = visit.language or asked
+        if asked in LANGUAGES:
+            request.state.language = asked
+
+
+def _host_name(request: Request) -> str:
+    """The name that the request calls this machine, without the port."""
+    try:
+        return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _zone(visit: Visit, otherwise: ZoneInfo) -> ZoneInfo:
+    try:
+        return ZoneInfo(visit.timezone) if visit.timezone else otherwise
+    except (LookupError, ValueError, OSError):  # a zone that the next version of tzdata has dropped
+        return otherwise
 
 
 def _answer(request: Request, status: int, key: str) -> Response:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import asyncpg
@@ -11,7 +13,6 @@ from sqladmin import Admin
 from sqladmin.templating import Jinja2Templates
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from starlette.applications import Starlette
-from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -22,9 +23,10 @@ from connecthub.config import Settings
 from connecthub.errors import NotFoundError, RefusedError
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
-from connecthub.storage.jobs import Actor, Row, create_job, delete_job, read_job, update_job
+from connecthub.storage.jobs import Row, create_job, delete_job, read_job, update_job
 from connecthub.web import display
-from connecthub.web.auth import Gate, address
+from connecthub.web.auth import actor
+from connecthub.web.fields import read_form
 from connecthub.web.form import (
     MISFIRE,
     OVERLAP,
@@ -35,15 +37,19 @@ from connecthub.web.form import (
     posted_values,
     stored_values,
 )
+from connecthub.web.frame import FrameRoutes
 from connecthub.web.guard import NO_DATABASE, wants_json
+from connecthub.web.people import People
+from connecthub.web.roles import guarded
 from connecthub.web.routes import RefusedRequest, RunActions
 from connecthub.web.views import HubView, JobAdmin, JobLogAdmin
 from connecthub.web.words import LANGUAGES, say
 
+log = logging.getLogger(__name__)
+
 Errors = dict[str, list[str]]
 
 _HERE = Path(__file__).parent
-_LARGEST_FIELD = 4 * 1024 * 1024
 
 
 class HubAdmin(Admin):
@@ -51,7 +57,6 @@ class HubAdmin(Admin):
 
     def __init__(self, app: Starlette, settings: Settings, database: Database, vault: Vault) -> None:
         self._settings, self._database, self._vault = settings, database, vault
-        self._gate = Gate(database)
         super().__init__(
             app,
             session_maker=async_sessionmaker(database.engine, expire_on_commit=False),
@@ -61,19 +66,20 @@ class HubAdmin(Admin):
         HubView.database = database
         self.add_view(JobAdmin)
         self.add_view(JobLogAdmin)
-        self.admin.router.routes = [*self._routes()]
+        self.admin.router.routes = guarded(self._routes())
         # A redirect to the same path with a slash would name the host that the request claims.
         self.admin.router.redirect_slashes = False
         self.admin.exception_handlers = {
             HTTPException: self._on_http_error,
             RefusedRequest: self._on_refused,
             **dict.fromkeys(NO_DATABASE, self._on_no_database),
+            Exception: self._on_crash,
         }
 
     def init_templating_engine(self) -> Jinja2Templates:
         """SQLAdmin's templates behind ours, with what ours need."""
         templates = super().init_templating_engine()
-        display.install(templates.env, self._settings.scheduler.timezone)
+        display.install(templates.env)
         return templates
 
     def _routes(self) -> Sequence[BaseRoute]:
@@ -84,19 +90,20 @@ class HubAdmin(Admin):
             Mount("/statics", StaticFiles(packages=["sqladmin"]), name="statics"),
             Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
             Route("/", self.index, name="index"),
-            Route("/login", self.login, name="login", methods=both),
-            Route("/logout", self.logout, name="logout", methods=post),
+            *FrameRoutes(self._database, self.page).routes(),
+            *People(self._settings, self._database, self.page).routes(),
             Route("/jobs/create", self.create, name="create", methods=both),
             Route("/jobs/edit/{pk:path}", self.edit, name="edit", methods=both),
             Route("/jobs/delete/{pk:path}", self.delete, name="delete", methods=post),
-            Route("/jobs/{job_id:path}/run", runs.run, methods=post),
-            Route("/joblogs/{log_id}/retry", runs.retry, methods=post),
-            Route("/joblogs/{log_id}/cancel", runs.cancel, methods=post),
+            Route("/jobs/{job_id:path}/run", runs.run, name="run", methods=post),
+            Route("/joblogs/{log_id}/retry", runs.retry, name="retry", methods=post),
+            Route("/joblogs/{log_id}/cancel", runs.cancel, name="cancel", methods=post),
             Route("/{identity}/list", self.list, name="list"),
             Route("/{identity}/details/{pk:path}", self.details, name="details"),
         ]
 
-    async def _page(self, request: Request, name: str, status: int = 200, **context: Any) -> Response:
+    async def page(self, request: Request, name: str, status: int = 200, **context: Any) -> Response:
+        """The template `name` in the frame."""
         return await self.templates.TemplateResponse(request, name, context, status_code=status)
 
     async def index(self, request: Request) -> Response:
@@ -107,27 +114,7 @@ class HubAdmin(Admin):
         """One page of a list."""
         view = self._find_model_view(request.path_params["identity"])
         pagination = await view.list(request)
-        return await self._page(request, view.list_template, pagination=pagination, model_view=view)
-
-    async def login(self, request: Request) -> Response:
-        """The form, or a session for who knows the password."""
-        next_page, wrong = request.query_params.get("next", ""), False
-        if request.method == "POST":
-            form = await _form(request)
-            next_page = form.get("next", "")
-            entered = await self._gate.enter(
-                request, form.get("username", ""), form.get("password", ""), next_page
-            )
-            if entered is not None:
-                return entered
-            wrong = True
-        return await self._page(
-            request, "login.html", 400 if wrong else 200, wrong=wrong, next_page=next_page
-        )
-
-    async def logout(self, request: Request) -> Response:
-        """End the session."""
-        return await self._gate.leave(request)
+        return await self.page(request, view.list_template, pagination=pagination, model_view=view)
 
     async def create(self, request: Request) -> Response:
         """The form of a new Job, or the Job that it makes."""
@@ -150,7 +137,7 @@ class HubAdmin(Admin):
         """Delete a Job, unless a run of it is going."""
         job_id, language = request.path_params["pk"], request.state.language
         try:
-            await delete_job(self._database, job_id, _actor(request))
+            await delete_job(self._database, job_id, actor(request))
         except NotFoundError:
             raise _no_job(request) from None
         except RefusedError:
@@ -158,7 +145,7 @@ class HubAdmin(Admin):
         return RedirectResponse("/admin/jobs/list", 303)
 
     async def _save(self, request: Request, shown: Values, job: Row | None) -> Response:
-        values = posted_values(await _form(request), shown)
+        values = posted_values(await read_form(request), shown)
         if job is not None:
             values["id"] = shown["id"]
         language = request.state.language
@@ -182,7 +169,7 @@ class HubAdmin(Admin):
         store = create_job if job is None else update_job
         language = request.state.language
         try:
-            await store(self._database, checked.definition, _actor(request), detail)
+            await store(self._database, checked.definition, actor(request), detail)
         except NotFoundError:
             raise _no_job(request) from None
         except RefusedError:
@@ -194,7 +181,7 @@ class HubAdmin(Admin):
     async def _form_page(
         self, request: Request, values: Values, job: Row | None, errors: Errors | None = None
     ) -> Response:
-        return await self._page(
+        return await self.page(
             request,
             "job_form.html",
             400 if errors else 200,
@@ -221,23 +208,16 @@ class HubAdmin(Admin):
     async def _on_no_database(self, request: Request, error: Exception) -> Response:
         return await self._error(request, 503, say(request.state.language, "no_database"))
 
+    async def _on_crash(self, request: Request, error: Exception) -> Response:
+        """A page that names a number, which the hub's log has beside the error."""
+        number = token_hex(4)
+        log.error("request %s failed: %s %s", number, request.method, request.scope["path"])
+        return await self._error(request, 500, say(request.state.language, "crashed", number=number))
+
     async def _error(self, request: Request, status: int, text: str) -> Response:
         if wants_json(request.headers):
             return JSONResponse({"error": text}, status)
-        return await self._page(request, "error.html", status, status_code=status, text=text)
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """The text fields of a posted form; 400 for what is none or holds U+0000."""
-    form: FormData = await request.form(max_fields=100, max_files=0, max_part_size=_LARGEST_FIELD)
-    fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    if any("\0" in value for value in fields.values()):
-        raise HTTPException(400, "bad_request")
-    return {name: value.replace("\r\n", "\n") for name, value in fields.items()}
-
-
-def _actor(request: Request) -> Actor:
-    return Actor(request.state.user, address(request))
+        return await self.page(request, "error.html", status, status_code=status, text=text)
 
 
 def _no_job(request: Request) -> RefusedRequest:

@@ -8,10 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from connecthub.errors import NotFoundError, RefusedError
-from connecthub.storage import audit
 from connecthub.storage.database import Database
 from connecthub.storage.requests import cancel_run, request_run, retry_run
-from connecthub.web.auth import address
+from connecthub.web.auth import actor
 from connecthub.web.guard import wants_json
 from connecthub.web.views import run_number
 from connecthub.web.words import say
@@ -38,40 +37,32 @@ class RunActions:
         """Queue a run of the Job now."""
         job_id = request.path_params["job_id"]
         try:
-            run_id = await request_run(self._database, job_id, by=request.state.user)
+            run_id = await request_run(self._database, job_id, actor=actor(request))
         except NotFoundError:
             raise _refused(request, 404, "no_job", job_id) from None
-        return await self._done(request, "job.run", job_id, run_id)
+        return _done(request, run_id)
 
     async def retry(self, request: Request) -> Response:
         """Queue the run again as it ran; 409 while it is going."""
         log_id = run_number(request.path_params["log_id"])
         try:
-            run_id = await retry_run(self._database, log_id, by=request.state.user)
+            run_id = await retry_run(self._database, log_id, actor=actor(request))
         except NotFoundError:
             raise _refused(request, 404, "no_run", log_id) from None
         except RefusedError:
             raise _refused(request, 409, "still_running", log_id) from None
-        return await self._done(request, "run.retry", str(log_id), run_id)
+        return _done(request, run_id)
 
     async def cancel(self, request: Request) -> Response:
         """Cancel the run, or ask it to stop; 409 where it has ended."""
         log_id = run_number(request.path_params["log_id"])
         try:
-            await cancel_run(self._database, log_id, by=request.state.user)
+            await cancel_run(self._database, log_id, actor=actor(request))
         except NotFoundError:
             raise _refused(request, 404, "no_run", log_id) from None
         except RefusedError:
             raise _refused(request, 409, "run_ended", log_id) from None
-        return await self._done(request, "run.cancel", str(log_id), log_id)
-
-    async def _done(self, request: Request, action: str, object: str, run_id: int) -> Response:
-        async with self._database.transaction() as connection:
-            user, detail = request.state.user, {"run_id": run_id}
-            await audit.record(connection, user, action, object, address(request), detail)
-        if wants_json(request.headers):
-            return JSONResponse({"run_id": run_id})
-        return RedirectResponse(f"/admin/joblogs/details/{run_id}", 303)
+        return _done(request, log_id)
 
 
 class Health:
@@ -91,6 +82,12 @@ class Health:
         ok = all(problem is None for problem in problems.values())
         checks = {name: problem or "ok" for name, problem in problems.items()}
         return JSONResponse({"ok": ok, "checks": checks}, 200 if ok else 503)
+
+
+def _done(request: Request, run_id: int) -> Response:
+    if wants_json(request.headers):
+        return JSONResponse({"run_id": run_id})
+    return RedirectResponse(f"/admin/joblogs/details/{run_id}", 303)
 
 
 def _refused(request: Request, status: int, key: str, id: object) -> RefusedRequest:

@@ -22,6 +22,7 @@ from connecthub.metrics import Metrics
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
 from connecthub.storage import requests
+from connecthub.storage.audit import Actor
 from connecthub.storage.database import Database
 from connecthub.storage.runs import ENGINE_SETTINGS
 from tests.engine import sample_jobs
@@ -111,7 +112,9 @@ class Rig:
         self.sql(f"INSERT INTO jobs (id, {names}) VALUES ($1, {marks})", job_id, *columns.values())
 
     def run(self, job_id: str, **params: Any) -> int:
-        run_id: int = self.do(requests.request_run(self.db, job_id, by="test", params=params or None))
+        run_id: int = self.do(
+            requests.request_run(self.db, job_id, actor=Actor("test", None), params=params or None)
+        )
         return run_id
 
     def row(self, run_id: int) -> asyncpg.Record:

@@ -10,6 +10,7 @@ from connecthub.engine import runner
 from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES, TRUNCATED
 from connecthub.errors import RefusedError
 from connecthub.storage import requests
+from connecthub.storage.audit import Actor
 from tests.engine import sample_jobs
 from tests.engine.conftest import Rig
 
@@ -74,7 +75,7 @@ def test_cancel_asks_a_going_run_to_stop(hub: Rig, handler: str) -> None:
     hub.job("a", handler)
     run_id = hub.run("a")
     assert sample_jobs.begun.wait(10)
-    assert hub.do(requests.cancel_run(hub.db, run_id, by="li.na")) == "RUNNING"
+    assert hub.do(requests.cancel_run(hub.db, run_id, actor=Actor("li.na", None))) == "RUNNING"
     row = hub.wait(run_id)
     assert (row["status"], row["reason"]) == ("CANCELLED", "cancelled")
     assert json.loads(row["meta"])["cancelled_by"] == "li.na"
@@ -83,10 +84,10 @@ def test_cancel_asks_a_going_run_to_stop(hub: Rig, handler: str) -> None:
 def test_cancel_ends_a_queued_run_at_once_and_refuses_an_ended_one(rig: Rig) -> None:
     rig.job("a", "EchoJob")
     run_id = rig.run("a")
-    assert rig.do(requests.cancel_run(rig.db, run_id, by="li.na")) == "CANCELLED"
+    assert rig.do(requests.cancel_run(rig.db, run_id, actor=Actor("li.na", None))) == "CANCELLED"
     assert rig.row(run_id)["reason"] == "cancelled"
     with pytest.raises(RefusedError, match="ended already"):
-        rig.do(requests.cancel_run(rig.db, run_id, by="li.na"))
+        rig.do(requests.cancel_run(rig.db, run_id, actor=Actor("li.na", None)))
 
 
 @pytest.mark.parametrize("handler", ["HoldJob", "WaitJob"])
@@ -103,7 +104,7 @@ def test_code_that_ignores_its_timeout_keeps_its_place_until_it_returns(hub: Rig
     assert (row["status"], row["reason"]) == ("FAILURE", "timeout")
     assert row["lease_expires_at"] is not None, "others must see that the place is still held"
     with pytest.raises(RefusedError, match="still running"):
-        hub.do(requests.retry_run(hub.db, run_id, by="test"))
+        hub.do(requests.retry_run(hub.db, run_id, actor=Actor("test", None)))
     sample_jobs.released.set()
     hub.until(lambda: hub.row(run_id)["lease_expires_at"] is None)
     late = json.loads(hub.row(run_id)["meta"])
@@ -114,7 +115,7 @@ def test_retry_runs_the_old_revision_and_is_refused_while_running(hub: Rig) -> N
     hub.job("a", "EchoJob", public_cfg={"x": 1})
     first = hub.wait(hub.run("a", y=5))
     hub.sql("""UPDATE jobs SET public_cfg = '{"x": 2}'""")
-    again = hub.wait(hub.do(requests.retry_run(hub.db, first["id"], by="wang")))
+    again = hub.wait(hub.do(requests.retry_run(hub.db, first["id"], actor=Actor("wang", None))))
     assert (again["trigger"], again["retry_of"], again["revision_id"]) == (
         "retry",
         first["id"],
@@ -127,7 +128,7 @@ def test_retry_runs_the_old_revision_and_is_refused_while_running(hub: Rig) -> N
     going = hub.run("b")
     hub.wait(going, "RUNNING")
     with pytest.raises(RefusedError, match="still running"):
-        hub.do(requests.retry_run(hub.db, going, by="wang"))
+        hub.do(requests.retry_run(hub.db, going, actor=Actor("wang", None)))
 
 
 def test_progress_and_log_are_shown_while_the_run_is_going(hub: Rig) -> None:
@@ -268,7 +269,7 @@ def test_a_run_can_be_cancelled_while_its_handler_is_loading(hub: Rig) -> None:
     hub.job("a", "plugged.slow:AnyJob")
     run_id = hub.run("a")
     assert sample_jobs.begun.wait(10)
-    hub.do(requests.cancel_run(hub.db, run_id, by="li.na"))
+    hub.do(requests.cancel_run(hub.db, run_id, actor=Actor("li.na", None)))
     assert (row := hub.wait(run_id))["status"] == "CANCELLED" and row["reason"] == "cancelled"
 
 
@@ -276,7 +277,7 @@ def test_a_retry_takes_the_place_of_the_attempt_that_waits(hub: Rig) -> None:
     hub.job("a", "FailJob", max_attempts=2, retry_delays=[3600])
     first = hub.run("a")
     hub.wait(first)
-    again = hub.do(requests.retry_run(hub.db, first, by="wang"))
+    again = hub.do(requests.retry_run(hub.db, first, actor=Actor("wang", None)))
     hub.wait(again)
     delayed = hub.sql("SELECT * FROM job_logs WHERE retry_of = $1 AND attempt = 2", first)[0]
     assert (delayed["status"], delayed["reason"]) == ("CANCELLED", "superseded")

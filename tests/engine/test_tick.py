@@ -9,6 +9,7 @@ from itertools import pairwise
 from connecthub.engine.tick import Ticker
 from connecthub.metrics import Metrics
 from connecthub.storage import requests
+from connecthub.storage.audit import Actor
 from tests.engine.conftest import Rig
 
 
@@ -152,13 +153,13 @@ def test_a_broken_schedule_fails_alone_and_is_left_until_changed(rig: Rig) -> No
 
 def test_while_paused_nothing_is_inserted_and_nothing_claimed(hub: Rig) -> None:
     ticks = Ticks(hub)
-    hub.do(requests.set_paused(hub.db, True, by="li.na"))
+    hub.do(requests.set_paused(hub.db, True, actor=Actor("li.na", None)))
     hub.job("a", "EchoJob", cron_expr="* * * * *")
     ticks.due("a", 10)
     waiting = hub.run("a")
     ticks.tick()
     assert ticks.rows("a") == [("QUEUED", None)] and hub.row(waiting)["trigger"] == "manual"
-    hub.do(requests.set_paused(hub.db, False, by="li.na"))
+    hub.do(requests.set_paused(hub.db, False, actor=Actor("li.na", None)))
     assert hub.wait(waiting)["status"] == "SUCCESS"
     ticks.tick()
     assert ("SKIPPED", "missed") in ticks.rows("a")

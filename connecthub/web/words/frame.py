@@ -1,0 +1,31 @@
+"""Texts of the frame around every page: by key, English and Chinese."""
+
+from typing import Final
+
+TEXTS: Final[dict[str, tuple[str, str]]] = {
+    "nav": ("Main navigation", "主导航"),
+    "more": ("More", "更多"),
+    "audit": ("Audit", "审计"),
+    "users": ("Users", "用户"),
+    "skip": ("Skip to the content", "跳到正文"),
+    "search_everything": ("Job, tag, #run", "任务、标签、#执行编号"),
+    "other_language": ("中文", "English"),
+    "pause": ("Pause", "暂停调度"),
+    "resume": ("Resume", "恢复调度"),
+    "pause_question": ("Pause all hubs?", "暂停所有节点的调度？"),
+    "pause_says": (
+        "{jobs} Jobs stop firing on all hubs, {running} running runs go on. What people start waits in the queue. "
+        "Fire times meanwhile are handled as missed ones after the resume.",
+        "所有节点上的 {jobs} 个任务不再触发，正在执行的 {running} 个不受影响。手动启动的执行会排队等待。"
+        "暂停期间的触发时间在恢复后按错过处理。",
+    ),
+    "pause_now": ("Pause {jobs} Jobs", "暂停 {jobs} 个任务"),
+    "paused_by": (
+        "Paused by {by} since {at}: no Job starts.",
+        "{by} 于 {at} 暂停了调度，所有任务不再启动。",
+    ),
+    "crashed": (
+        "This page failed (request {number}). Runs go on. The hub's log has the error under this number.",
+        "页面出错（请求编号 {number}）。任务执行不受影响，可按此编号在系统日志中查找原因。",
+    ),
+}
