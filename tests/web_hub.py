@@ -19,9 +19,11 @@ import asyncpg
 import pytest
 from cryptography.fernet import Fernet
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
 
 from connecthub.config import Settings, load_settings
+from connecthub.security.passwords import hash_password
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
 from connecthub.storage.users import ensure_admin
@@ -68,8 +70,20 @@ class Hub:
         rows: list[asyncpg.Record] = run(fetch(self.dsn, query, *values))
         return rows
 
-    def log_in(self) -> None:
-        answer = self.post("/admin/login", username="admin", password=PASSWORD)
+    @property
+    def routes(self) -> list[BaseRoute]:
+        app: Any = self.client.app
+        return list(app.routes)
+
+    def browser(self, base_url: str = "http://testserver", address: str = "testclient") -> TestClient:
+        """Another browser at the same hub."""
+        other = TestClient(self.client.app, base_url, follow_redirects=False, client=(address, 1))
+        other.portal = self.client.portal  # the loop on which the hub's database is open
+        other.headers["Accept-Language"] = "en"
+        return other
+
+    def log_in(self, username: str = "admin") -> None:
+        answer = self.post("/admin/login", username=username, password=PASSWORD)
         assert answer.status_code == 303 and answer.headers["location"] == "/admin/"
 
     def post(self, path: str, headers: Any = None, **fields: str) -> Any:
@@ -146,6 +160,12 @@ def stranger(dsn: str, settings: Settings) -> Iterator[Hub]:
 def hub(stranger: Hub) -> Hub:
     stranger.log_in()
     return stranger
+
+
+def add_user(hub: Hub, username: str, role: str) -> None:
+    """An account with the password PASSWORD."""
+    hashed = hash_password(PASSWORD)
+    hub.sql("INSERT INTO users (username, password_hash, role) VALUES ($1, $2, $3)", username, hashed, role)
 
 
 def insert_job(hub: Hub, job_id: str = "sync-1") -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, DateTime, Text, func
+from sqlalchemy import BigInteger, DateTime, Text, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
@@ -53,3 +53,32 @@ class JobLog(Base):
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     message: Mapped[str | None] = mapped_column(Text, deferred=True)
     excerpt: Mapped[str | None] = column_property(func.left(message, _EXCERPT))
+
+
+class Session(Base):
+    """A session as the list of users counts it; its token is not mapped."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    username: Mapped[str] = mapped_column(Text)
+    expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class User(Base):
+    """A row of the list of users. `users.password_hash` is not mapped on purpose."""
+
+    __tablename__ = "users"
+
+    username: Mapped[str] = mapped_column(Text, primary_key=True)
+    role: Mapped[str] = mapped_column(Text)
+    disabled: Mapped[bool]
+    must_change_password: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    last_login_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    sessions: Mapped[int] = column_property(
+        select(func.count())
+        .select_from(Session)
+        .where(Session.username == username, Session.expires_at > func.clock_timestamp())
+        .scalar_subquery()
+    )

@@ -14,7 +14,7 @@ from connecthub import cron
 from connecthub.errors import ScheduleError
 from connecthub.web.roles import may
 from connecthub.web.views import pretty
-from connecthub.web.words import say, say_reason
+from connecthub.web.words import LANGUAGES, say, say_reason
 
 
 def install(env: jinja2.Environment) -> None:
@@ -28,6 +28,7 @@ def install(env: jinja2.Environment) -> None:
         next_fire=next_fire,
         may=_may,
         here_link=_here_link,
+        action_words=_action_words,
     )
     env.filters.update(when=_when, clock=_clock, pretty=pretty, segment=segment)
 
@@ -51,6 +52,12 @@ def _clock(context: Context, moment: datetime) -> str:
     local = moment.astimezone(context["request"].state.zone)
     is_today = local.date() == datetime.now(local.tzinfo).date()
     return f"{local:%H:%M}" if is_today else f"{local:%m-%d %H:%M}"
+
+
+@jinja2.pass_context
+def _action_words(context: Context, action: str) -> str:
+    """An action of the audit in words; one that has none yet stays what it is."""
+    return LANGUAGES[context["request"].state.language].get(f"action.{action}", action)
 
 
 @jinja2.pass_context

@@ -23,10 +23,11 @@ from connecthub.web.words import LANGUAGES, choose, say
 
 NO_DATABASE = (*UNAVAILABLE, InterfaceError, OperationalError)
 # Everything that needs no session; whatever is added elsewhere is closed.
-_OPEN = ("/", "/health", "/health/ready", LOGIN)
+# /metrics asks for a token, or answers this machine only.
+_OPEN = ("/", "/health", "/health/ready", "/metrics", LOGIN)
 _OPEN_FILES = ("/admin/static/", "/admin/statics/")
 # Probes name a machine by its address, whatever it is called.
-_ANY_HOST = ("/health", "/health/ready")
+_ANY_HOST = ("/health", "/health/ready", "/metrics")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",

@@ -25,6 +25,7 @@ from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
 from connecthub.storage.jobs import Row, create_job, delete_job, read_job, update_job
 from connecthub.web import display
+from connecthub.web.audit import AuditRoutes
 from connecthub.web.auth import actor
 from connecthub.web.fields import read_form
 from connecthub.web.form import (
@@ -42,6 +43,7 @@ from connecthub.web.guard import NO_DATABASE, wants_json
 from connecthub.web.people import People
 from connecthub.web.roles import guarded
 from connecthub.web.routes import RefusedRequest, RunActions
+from connecthub.web.users import UserAdmin, UserRoutes
 from connecthub.web.views import HubView, JobAdmin, JobLogAdmin
 from connecthub.web.words import LANGUAGES, say
 
@@ -66,6 +68,7 @@ class HubAdmin(Admin):
         HubView.database = database
         self.add_view(JobAdmin)
         self.add_view(JobLogAdmin)
+        self.add_view(UserAdmin)
         self.admin.router.routes = guarded(self._routes())
         # A redirect to the same path with a slash would name the host that the request claims.
         self.admin.router.redirect_slashes = False
@@ -91,6 +94,8 @@ class HubAdmin(Admin):
             Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
             Route("/", self.index, name="index"),
             *FrameRoutes(self._database, self.page).routes(),
+            *AuditRoutes(self._database, self.page).routes(),
+            *UserRoutes(self._database, self.page, self._user_view()).routes(),
             *People(self._settings, self._database, self.page).routes(),
             Route("/jobs/create", self.create, name="create", methods=both),
             Route("/jobs/edit/{pk:path}", self.edit, name="edit", methods=both),
@@ -101,6 +106,9 @@ class HubAdmin(Admin):
             Route("/{identity}/list", self.list, name="list"),
             Route("/{identity}/details/{pk:path}", self.details, name="details"),
         ]
+
+    def _user_view(self) -> UserAdmin:
+        return next(view for view in self.views if isinstance(view, UserAdmin))
 
     async def page(self, request: Request, name: str, status: int = 200, **context: Any) -> Response:
         """The template `name` in the frame."""
@@ -113,6 +121,8 @@ class HubAdmin(Admin):
     async def list(self, request: Request) -> Response:
         """One page of a list."""
         view = self._find_model_view(request.path_params["identity"])
+        if not view.is_accessible(request):
+            raise HTTPException(403)
         pagination = await view.list(request)
         return await self.page(request, view.list_template, pagination=pagination, model_view=view)
 

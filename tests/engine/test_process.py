@@ -15,6 +15,7 @@ import pytest
 from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES
 from connecthub.plugins.loader import Loader
 from connecthub.storage import requests
+from connecthub.storage.audit import Actor
 from tests.engine.conftest import Rig
 
 HANDLERS = "tests.engine.process_jobs"
@@ -90,7 +91,7 @@ def test_no_secret_is_stored_in_clear_or_to_be_seen_at_the_process(
 def test_cancel_asks_it_to_stop(hub: Rig, handler: str) -> None:
     run_id = run(hub, handler)
     pids = told(hub, run_id)
-    hub.do(requests.cancel_run(hub.db, run_id, by="li.na"))
+    hub.do(requests.cancel_run(hub.db, run_id, actor=Actor("li.na", None)))
     row = hub.wait(run_id)
     assert (row["status"], row["reason"], row["lease_expires_at"]) == ("CANCELLED", "cancelled", None)
     assert not any(map(is_there, pids))
@@ -205,7 +206,7 @@ def test_one_that_hangs_when_imported_is_killed_by_a_cancel(hub: Rig) -> None:
     hub.job("a", module(hub, "hangs", f"{hangs}\n{ISOLATED}"))
     run_id = hub.run("a")
     pid = int(hub.until(lambda: mark.exists() and mark.read_text()))
-    hub.do(requests.cancel_run(hub.db, run_id, by="li.na"))
+    hub.do(requests.cancel_run(hub.db, run_id, actor=Actor("li.na", None)))
     row = hub.wait(run_id)
     assert (row["status"], row["lease_expires_at"]) == ("CANCELLED", None)
     hub.until(lambda: not is_there(pid))

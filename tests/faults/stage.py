@@ -19,6 +19,7 @@ import asyncpg
 from connecthub.cron import fires_between
 from connecthub.security.vault import Vault
 from connecthub.storage import requests
+from connecthub.storage.audit import Actor
 from connecthub.storage.database import Database, migrate
 from connecthub.storage.embedded import EmbeddedPostgres
 from tests.faults.history import Verdict, judge
@@ -183,7 +184,7 @@ class Stage:
 
     def run(self, job_id: str) -> int:
         """Queue a run of a Job as a person does."""
-        run_id: int = self.do(requests.request_run(self.db, job_id, by=ACTOR))
+        run_id: int = self.do(requests.request_run(self.db, job_id, actor=Actor(ACTOR, None)))
         return run_id
 
     def row(self, run_id: int) -> asyncpg.Record:

@@ -20,6 +20,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "count_capped": ("over {count} match", "超过 {count} 条"),
     "previous": ("newer", "上一页"),
     "next": ("older", "下一页"),
+    "newest": ("newest", "最新"),
     "reload": ("Reload", "刷新"),
     "bad_request": ("The request cannot be read.", "无法识别该请求。"),
     "not_found": ("There is nothing here. It may have been deleted.", "页面不存在，记录可能已被删除。"),
