@@ -402,6 +402,17 @@ def test_a_charset_of_the_form_breaks_nothing(stranger: Hub) -> None:
     assert answer.status_code == 400
 
 
+def test_nobody_can_send_without_end(stranger: Hub) -> None:
+    def endless() -> Iterator[bytes]:
+        yield b"username="
+        for _ in range(100):
+            yield b"x" * 64 * 1024
+
+    headers = {**OWN, "Content-Type": "application/x-www-form-urlencoded"}
+    answer = stranger.client.post("/admin/login", content=endless(), headers=headers)
+    assert answer.status_code == 413 and "too large" in answer.text
+
+
 def test_settings_of_the_doors_are_checked() -> None:
     for name, value in (
         ("ALLOWED_HOSTS", '["http://x"]'),

@@ -210,3 +210,16 @@ def test_what_people_do_to_runs_is_audited_with_the_change(hub: Hub) -> None:
     answer = hub.post("/admin/jobs/sync-1/run")
     assert answer.status_code == 500 and "Runs go on" in answer.text and "full" not in answer.text
     assert not hub.sql("SELECT FROM job_logs")
+
+
+def test_the_audit_shows_what_changed(hub: Hub) -> None:
+    changes = [
+        {"field": "timeout_s", "key": "", "kind": "changed", "before": "300", "after": "600"},
+        {"field": "secret_cfg", "key": "token", "kind": "changed", "before": None, "after": None},
+    ]
+    hub.sql(
+        "INSERT INTO audit (username, action, object, detail) VALUES ('admin', 'job.update', 'sync-1', $1)",
+        json.dumps({"changed": ["secret_cfg", "timeout_s"], "changes": changes}),
+    )
+    page = re.sub(r"<[^>]+>", "", hub.page("/admin/audit"))
+    assert "timeout_s 300 → 600" in page and "secret_cfg.token replaced" in page

@@ -23,7 +23,8 @@ _PAGE = 50
 _MOST_IN_CSV = 100_000
 _LARGEST_ID = 2**63 - 1
 ACTIONS = (
-    "job.", "job.create", "job.update", "job.delete", "job.run", "run.", "run.retry", "run.cancel", "user.",
+    "job.", "job.create", "job.update", "job.delete", "job.run",
+    "job.enable", "job.disable", "job.clear", "job.restore", "run.", "run.retry", "run.cancel", "user.",
     "user.create", "user.role", "user.disable", "user.enable", "user.password", "user.sessions", "hub.",
     "hub.pause", "hub.resume", "login", "login.failed", "logout", "password.failed",
 )  # fmt: skip
@@ -81,23 +82,33 @@ def object_link(action: str, object: str) -> str:
 
 def facts(row: Any, language: str) -> list[tuple[str, str]]:
     """What the row tells beyond its columns: name and words, `before → after` where there are both."""
-    told = []
-    for name, value in json.loads(row["detail"]).items():
-        key = f"audit.{name}"
-        label = LANGUAGES[language].get(key, name)
-        if name != "role" or not isinstance(value, str | list):
-            words = _words(value)
-        else:
-            roles = value if isinstance(value, list) else [value]
-            words = " → ".join(LANGUAGES[language].get(f"role.{role}", str(role)) for role in roles)
-        if words:
-            told.append((label, words))
-    return told
+    detail = json.loads(row["detail"])
+    texts = LANGUAGES[language]
+    changes = [change for change in detail.pop("changes", []) if isinstance(change, dict)]
+    if changes:  # each field with its values says more than the bare names
+        detail.pop("changed", None)
+        detail.pop("secret_keys", None)
+    told = [(texts.get(f"audit.{name}", name), _words(name, value, texts)) for name, value in detail.items()]
+    told += [_change(change, texts) for change in changes]
+    return [(label, words) for label, words in told if words]
 
 
-def _words(value: object) -> str:
+def _change(change: dict[str, Any], texts: dict[str, str]) -> tuple[str, str]:
+    """One changed field; of a secret there is only what was done to it, no value."""
+    label = ".".join(str(change[part]) for part in ("field", "key") if change.get(part))
+    before, after = change.get("before"), change.get("after")
+    if before is None and after is None:
+        kind = "replaced" if change.get("kind") == "changed" else str(change.get("kind", ""))
+        return label, texts.get(f"audit.{kind}", kind)
+    return label, " → ".join("—" if value is None else str(value) for value in (before, after))
+
+
+def _words(name: str, value: object, texts: dict[str, str]) -> str:
     if isinstance(value, list):
-        return ", ".join(_words(item) for item in value)
+        joint = " → " if name == "role" else ", "
+        return joint.join(_words(name, item, texts) for item in value)
+    if name == "role":
+        return texts.get(f"role.{value}", str(value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

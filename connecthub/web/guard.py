@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +29,8 @@ _OPEN = ("/", "/health", "/health/ready", "/metrics", LOGIN)
 _OPEN_FILES = ("/admin/static/", "/admin/statics/")
 # Probes name a machine by its address, whatever it is called.
 _ANY_HOST = ("/health", "/health/ready", "/metrics")
+# Before anybody has logged in, nothing large can be meant.
+_LARGEST_LOGIN, _LARGEST_BODY = 64 * 1024, 16 * 1024 * 1024
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -116,7 +119,8 @@ class GuardMiddleware:
             refusal = await self._refusal(request)
         except NO_DATABASE:
             refusal = _answer(request, 503, "no_database")
-        await (refusal or self.app)(scope, receive, send)
+        most = _LARGEST_BODY if request.state.visit is not None else _LARGEST_LOGIN
+        await (refusal or self.app)(scope, _limited(receive, most), send)
 
     async def _refusal(self, request: Request) -> Response | None:
         path = request.scope["path"]
@@ -153,6 +157,21 @@ class GuardMiddleware:
             asked = visit.language or asked
         if asked in LANGUAGES:
             request.state.language = asked
+
+
+def _limited(receive: Receive, most: int) -> Receive:
+    """`receive`, which raises HTTPException 413 for a body of more than `most` bytes, whatever it claims."""
+    got = 0
+
+    async def receive_limited() -> Message:
+        nonlocal got
+        message = await receive()
+        got += len(message.get("body", b""))
+        if got > most:
+            raise HTTPException(413, "too_large")
+        return message
+
+    return receive_limited
 
 
 def _host_name(request: Request) -> str:

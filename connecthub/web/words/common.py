@@ -23,6 +23,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "newest": ("newest", "最新"),
     "reload": ("Reload", "刷新"),
     "bad_request": ("The request cannot be read.", "无法识别该请求。"),
+    "too_large": ("The request is too large.", "请求内容过大。"),
     "not_found": ("There is nothing here. It may have been deleted.", "页面不存在，记录可能已被删除。"),
     "not_allowed": ("This cannot be done here.", "此处不支持该操作。"),
     "no_database": (
