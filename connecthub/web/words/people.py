@@ -102,7 +102,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "role_says.admin": ("also defines Jobs, manages users, pauses", "还可以定义任务、管理用户、暂停调度"),
     "user_last_login": ("last log-in", "上次登录"),
     "user_never": ("never logged in", "从未登录"),
-    "user_sessions": ("{n} sessions", "{n} 个会话"),
+    "user_sessions": ("sessions: {n}", "会话 {n} 个"),
     "user_end_sessions": ("End sessions", "退出全部会话"),
     "user_new_password": ("New password", "重置密码"),
     "user_set_role": ("Set role", "更改角色"),
