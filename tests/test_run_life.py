@@ -75,7 +75,9 @@ def test_retry_runs_what_ran_then_although_the_job_was_changed(person: Person) -
     again = person.post(f"/admin/joblogs/{first}/retry")
     assert again.status_code == 303, again.text
     page = wait_for(person, int(again.headers["location"].rsplit("/", 1)[1]), "Success")
-    assert "as it was" in page and "as it is now" not in page
+    ran_with, differs = page.split('id="differences"')
+    assert "as it was" in ran_with and "as it is now" not in ran_with
+    assert "as it is now" in differs, "beside what it ran with stands what the Job is today"
 
 
 def test_retry_is_refused_while_running_and_cancel_ends_it(person: Person) -> None:

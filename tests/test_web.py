@@ -230,4 +230,4 @@ def test_a_new_job_shows_when_it_fires_before_any_tick(hub: Hub) -> None:
     insert_job(hub)
     hub.sql("UPDATE jobs SET cron_expr = '0 3 * * *'")
     for page in ("/admin/jobs/list", "/admin/jobs/details/sync-1"):
-        assert re.search(r"<time datetime=[^>]*>\d{4}-\d\d-\d\d 03:00:00</time>", hub.page(page)), page
+        assert re.search(r"<time datetime=[^>]*>(\d\d-\d\d )?03:00(:00)?</time>", hub.page(page)), page

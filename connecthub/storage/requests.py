@@ -54,8 +54,8 @@ async def request_run(
 _RETRY = """
 INSERT INTO job_logs (job_id, revision_id, trigger, status, scheduled_for, retry_of, idempotency_key, priority,
                       params, triggered_by)
-SELECT o.job_id, o.revision_id, 'retry', 'QUEUED', o.scheduled_for, o.id, o.idempotency_key, o.priority,
-       o.params, $2
+SELECT o.job_id, CASE WHEN $3 THEN j.revision_id ELSE o.revision_id END, 'retry', 'QUEUED', o.scheduled_for, o.id, o.idempotency_key, o.priority,
+       CASE WHEN NOT $3 THEN o.params END, $2
 FROM job_logs o JOIN jobs j ON j.id = o.job_id WHERE o.id = $1 FOR KEY SHARE OF j
 RETURNING id
 """
@@ -70,8 +70,10 @@ WHERE idempotency_key = $1 AND status = 'QUEUED' AND not_before > clock_timestam
 """
 
 
-async def retry_run(db: Database, log_id: int, *, actor: Actor) -> int:
+async def retry_run(db: Database, log_id: int, *, actor: Actor, today: bool = False) -> int:
     """Queue the run again as it ran: its revision, overrides and fire time; the new run's id.
+
+    `today`: with the Job's current revision and no overrides instead.
 
     Raises NotFoundError, and RefusedError while a run with the same idempotency key is going.
     """
@@ -85,10 +87,10 @@ async def retry_run(db: Database, log_id: int, *, actor: Actor) -> int:
         await connection.execute(_TAKE_OVER, key)
         if await connection.fetchval(_GOING, key) is not None:
             raise RefusedError(STILL_RUNNING)
-        run_id = await connection.fetchval(_RETRY, log_id, actor.username)
+        run_id = await connection.fetchval(_RETRY, log_id, actor.username, today)
         if run_id is None:
             raise NotFoundError(f"the Job of run {log_id} is gone")
-        detail = {"run_id": run_id}
+        detail = {"run_id": run_id, "today": today}
         await audit.record(connection, actor.username, "run.retry", str(log_id), actor.address, detail)
         await _tell(connection, "run")
     return int(run_id)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import jinja2
 from jinja2.runtime import Context
-from markupsafe import Markup
 
 from connecthub import cron
 from connecthub.errors import ScheduleError
+from connecthub.web import times
+from connecthub.web.charts import progress
+from connecthub.web.live import version
 from connecthub.web.roles import may
 from connecthub.web.views import pretty
 from connecthub.web.words import LANGUAGES, say, say_reason
@@ -29,20 +32,22 @@ def install(env: jinja2.Environment) -> None:
         may=_may,
         here_link=_here_link,
         action_words=_action_words,
+        now=lambda: datetime.now(UTC),
+        seconds_long=times.seconds_long,
+        seconds=lambda n: timedelta(seconds=n),
+        progress=progress,
     )
-    env.filters.update(when=_when, clock=_clock, pretty=pretty, segment=segment)
-
-
-@jinja2.pass_context
-def _when(context: Context, moment: datetime | None) -> Markup:
-    """A moment in the reader's zone."""
-    if moment is None:
-        return Markup("—")
-    zone = context["request"].state.zone
-    local = moment.astimezone(zone)
-    title = f"{local.isoformat(sep=' ', timespec='seconds')} {zone.key}"
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        moment.isoformat(), title, f"{local:%Y-%m-%d %H:%M:%S}"
+    env.filters.update(
+        when=times.when,
+        clock=_clock,
+        pretty=pretty,
+        segment=segment,
+        version=version,
+        from_json=json.loads,
+        fire=times.fire,
+        ago=times.ago,
+        elapsed=times.elapsed,
+        countdown=times.countdown,
     )
 
 
@@ -105,16 +110,7 @@ def _duration(context: Context, begin: datetime | None, end: datetime | None) ->
     """How long it took, in the units a person would use."""
     if begin is None or end is None:
         return "—"
-    language = context["request"].state.language
-    seconds = max((end - begin).total_seconds(), 0)
-    if seconds < 10:
-        return say(language, "seconds", n=f"{seconds:.1f}")
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return say(language, "seconds", n=rest)
-    if minutes < 60:
-        return say(language, "minutes", m=minutes, s=f"{rest:02}")
-    return say(language, "hours", h=minutes // 60, m=f"{minutes % 60:02}")
+    return times.length((end - begin).total_seconds(), context["request"].state.language)
 
 
 @jinja2.pass_context

@@ -40,9 +40,12 @@ from connecthub.web.form import (
 )
 from connecthub.web.frame import FrameRoutes
 from connecthub.web.guard import NO_DATABASE, wants_json
+from connecthub.web.overview import OverviewPages
 from connecthub.web.people import People
 from connecthub.web.roles import guarded
 from connecthub.web.routes import RefusedRequest, RunActions
+from connecthub.web.run_list import RunList
+from connecthub.web.run_pages import RunPages
 from connecthub.web.users import UserAdmin, UserRoutes
 from connecthub.web.views import HubView, JobAdmin, JobLogAdmin
 from connecthub.web.words import LANGUAGES, say
@@ -92,7 +95,9 @@ class HubAdmin(Admin):
         return [
             Mount("/statics", StaticFiles(packages=["sqladmin"]), name="statics"),
             Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
-            Route("/", self.index, name="index"),
+            *OverviewPages(self._database, self.page).routes(),
+            *RunList(self._database, self.page).routes(),
+            *RunPages(self._database, self._vault, self.page).routes(),
             *FrameRoutes(self._database, self.page).routes(),
             *AuditRoutes(self._database, self.page).routes(),
             *UserRoutes(self._database, self.page, self._user_view()).routes(),
@@ -113,10 +118,6 @@ class HubAdmin(Admin):
     async def page(self, request: Request, name: str, status: int = 200, **context: Any) -> Response:
         """The template `name` in the frame."""
         return await self.templates.TemplateResponse(request, name, context, status_code=status)
-
-    async def index(self, request: Request) -> Response:
-        """The list of Jobs is the first page."""
-        return RedirectResponse("/admin/jobs/list", 303)
 
     async def list(self, request: Request) -> Response:
         """One page of a list."""

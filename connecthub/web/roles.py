@@ -47,6 +47,11 @@ NEEDED: Final[dict[str, str]] = {
     "edit": ADMIN,
     "delete": ADMIN,
     # Runs
+    "runs": VIEWER,
+    "runs_csv": VIEWER,
+    "run_details": VIEWER,
+    "run_log": VIEWER,
+    "run_stream": VIEWER,
     "run": OPERATOR,
     "retry": OPERATOR,
     "cancel": OPERATOR,

@@ -11,6 +11,7 @@ from connecthub.errors import NotFoundError, RefusedError
 from connecthub.storage.database import Database
 from connecthub.storage.requests import cancel_run, request_run, retry_run
 from connecthub.web.auth import actor
+from connecthub.web.fields import read_form
 from connecthub.web.guard import wants_json
 from connecthub.web.views import run_number
 from connecthub.web.words import say
@@ -43,10 +44,11 @@ class RunActions:
         return _done(request, run_id)
 
     async def retry(self, request: Request) -> Response:
-        """Queue the run again as it ran; 409 while it is going."""
+        """Queue the run again as it ran, or with `settings` = today; 409 while it is going."""
         log_id = run_number(request.path_params["log_id"])
         try:
-            run_id = await retry_run(self._database, log_id, actor=actor(request))
+            today = (await read_form(request)).get("settings") == "today"
+            run_id = await retry_run(self._database, log_id, actor=actor(request), today=today)
         except NotFoundError:
             raise _refused(request, 404, "no_run", log_id) from None
         except RefusedError:

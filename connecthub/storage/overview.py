@@ -1,0 +1,145 @@
+"""What the overview reads: whether the scheduler lives, what fails, what runs, what comes next, and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from connecthub.storage.jobs import Row
+
+if TYPE_CHECKING:
+    from connecthub.storage.database import Database
+
+SHOWN = 20  # rows of failing and running Jobs
+STRIPS = 50
+_JUDGED = 1000  # runs of a Job that a streak is counted in
+
+# usual: the median of the last 50 successes, from 5 on; slow: above max(twice their 95th percentile, usual + 30 s).
+USUAL = """
+LEFT JOIN LATERAL (
+    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS usual_s,
+           greatest(2 * percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds),
+                    percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) + 30) AS slow_s
+    FROM (SELECT greatest(extract(epoch FROM u.finished_at - u.started_at), 0)::float8 AS seconds
+          FROM job_logs u
+          WHERE u.job_id = l.job_id AND u.status = 'SUCCESS' AND u.started_at IS NOT NULL
+          ORDER BY u.id DESC LIMIT 50) ended
+    HAVING count(*) >= 5
+) usual ON true
+"""
+
+_STATE = """
+SELECT clock_timestamp() AS now, s.paused_at, s.paused_by, h.*, q.*,
+       (SELECT count(*) FROM jobs) AS jobs, (SELECT count(*) FROM jobs WHERE enabled) AS enabled,
+       (SELECT count(*) FROM job_logs WHERE status = 'RUNNING') AS running
+FROM hub_state s, (
+    -- A hub that has just started has not had a minute for its first tick yet.
+    SELECT max(coalesce(ticked_at, started_at)) AS ticked_at, count(*) FILTER (WHERE alive) AS hubs,
+           coalesce(sum(places) FILTER (WHERE alive), 0)::int AS places,
+           coalesce(sum(taken) FILTER (WHERE alive), 0)::int AS taken
+    FROM (SELECT *, stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes' AS alive FROM hubs) a
+) h, (
+    -- What waits for another run of its Job by the rules is not kept waiting by the scheduler.
+    SELECT count(*) AS queued, min(coalesce(not_before, queued_at)) FILTER (WHERE NOT EXISTS (
+               SELECT FROM job_logs o
+               WHERE o.job_id = w.job_id AND o.id <> w.id AND o.lease_expires_at IS NOT NULL)) AS queued_since
+    FROM job_logs w WHERE status = 'QUEUED' AND coalesce(not_before <= clock_timestamp(), true)
+) q
+"""
+
+
+async def read_state(db: Database) -> Row:
+    """The hub as a whole: pause, last tick, places, queue, Jobs; one row."""
+    row = await db.fetchrow(_STATE)
+    assert row is not None  # noqa: S101 - hub_state has one row
+    return row
+
+
+_FAILING = f"""
+WITH failing AS (
+    SELECT j.id AS job_id, j.name, j.timezone, j.schedule_error, bad.id, bad.status
+    FROM jobs j LEFT JOIN LATERAL (
+        SELECT id, status FROM job_logs l
+        WHERE l.job_id = j.id AND l.status IN ('SUCCESS', 'FAILURE', 'LOST') ORDER BY l.id DESC LIMIT 1
+    ) bad ON true
+    WHERE j.enabled AND (j.schedule_error IS NOT NULL OR bad.status IN ('FAILURE', 'LOST'))
+), shown AS (SELECT *, count(*) OVER () AS total FROM failing ORDER BY id DESC NULLS LAST LIMIT {SHOWN})
+SELECT s.job_id, s.name, s.timezone, s.schedule_error, s.total, l.id, l.status, l.reason, l.finished_at,
+       left(l.message, 300) AS excerpt, streak.*, good.finished_at AS last_success
+FROM shown s
+LEFT JOIN job_logs l ON l.id = s.id AND s.status <> 'SUCCESS'
+LEFT JOIN LATERAL (
+    SELECT g.id, g.finished_at FROM (
+        SELECT id, finished_at, status FROM job_logs g WHERE g.job_id = s.job_id AND g.id < l.id
+        ORDER BY g.id DESC LIMIT {_JUDGED}) g
+    WHERE g.status = 'SUCCESS' ORDER BY g.id DESC LIMIT 1
+) good ON true
+LEFT JOIN LATERAL (
+    SELECT count(*) AS streak, min(coalesce(started_at, queued_at)) AS since FROM (
+        SELECT started_at, queued_at FROM job_logs b
+        WHERE b.job_id = s.job_id AND b.id <= l.id AND b.id > coalesce(good.id, 0) AND b.status IN ('FAILURE', 'LOST')
+        ORDER BY b.id DESC LIMIT {_JUDGED}) b
+) streak ON true
+ORDER BY l.id DESC NULLS LAST, s.name
+"""
+
+
+async def failing_jobs(db: Database) -> list[Row]:
+    """Enabled Jobs whose newest judged run ended badly or whose schedule is broken, latest first; `total` in all."""
+    return await db.fetch(_FAILING)
+
+
+_RUNNING = f"""
+SELECT l.id, l.job_id, j.name, l.status, l.started_at, l.queued_at, l.finished_at, l.progress,
+       l.cancel_requested_at, l.trigger, r.timeout_s, usual.usual_s, usual.slow_s,
+       extract(epoch FROM clock_timestamp() - coalesce(l.started_at, l.queued_at))::float8 AS elapsed_s,
+       count(*) OVER () AS total
+FROM job_logs l JOIN job_revisions r ON r.id = l.revision_id LEFT JOIN jobs j ON j.id = l.job_id
+{USUAL}
+WHERE l.lease_expires_at IS NOT NULL
+  AND (l.status = 'RUNNING' OR (l.status <> 'QUEUED' AND l.lease_expires_at > clock_timestamp()))
+ORDER BY l.id LIMIT {SHOWN}
+"""
+
+
+async def running_now(db: Database) -> list[Row]:
+    """Runs that hold a place: RUNNING ones, and ended ones whose code has not returned; oldest first."""
+    return await db.fetch(_RUNNING)
+
+
+async def up_next(db: Database, count: int = 8) -> list[Row]:
+    """The Jobs that fire next."""
+    return await db.fetch(
+        "SELECT id, name, timezone, next_run_at FROM jobs"
+        " WHERE enabled AND schedule_error IS NULL AND next_run_at IS NOT NULL ORDER BY next_run_at, name LIMIT $1",
+        count,
+    )
+
+
+async def runs_per_hour(db: Database, hours: int) -> list[Row]:
+    """For each of the last hours, the running one included: how many runs of each status, oldest first."""
+    return await db.fetch(
+        "SELECT date_trunc('hour', queued_at) AS hour, status, count(*) AS runs FROM job_logs"
+        " WHERE queued_at >= date_trunc('hour', clock_timestamp()) - make_interval(hours => $1 - 1)"
+        " GROUP BY 1, 2 ORDER BY 1",
+        hours,
+    )
+
+
+async def strip_jobs(db: Database, first: Sequence[str], everything: bool) -> list[Row]:
+    """Jobs for the strips: `first` ones (those that fail), then by name; STRIPS of them, or 500."""
+    return await db.fetch(
+        "SELECT id, name, enabled FROM jobs ORDER BY (id = ANY($1::text[])) DESC, enabled DESC, lower(name), id LIMIT $2",
+        list(first),
+        500 if everything else STRIPS,
+    )
+
+
+async def strips(db: Database, job_ids: Sequence[str]) -> list[Row]:
+    """What happened in each of the last 24 hours of these Jobs: job_id, hour, status, runs."""
+    return await db.fetch(
+        "SELECT job_id, date_trunc('hour', queued_at) AS hour, status, count(*) AS runs FROM job_logs"
+        " WHERE queued_at >= date_trunc('hour', clock_timestamp()) - interval '23 hours' AND job_id = ANY($1::text[])"
+        " GROUP BY 1, 2, 3",
+        list(job_ids),
+    )

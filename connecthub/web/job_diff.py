@@ -1,0 +1,98 @@
+"""What differs between two definitions of a Job, without a secret: of those only which keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from connecthub.errors import SecretError
+from connecthub.security.vault import Vault
+
+PLAIN = (
+    "name", "tags", "enabled", "cron_expr", "timezone", "handler_path", "misfire", "misfire_window_s",
+    "overlap", "timeout_s", "max_attempts", "retry_delays", "rerun_lost", "priority",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference. `field` is a column of jobs, `key` a key of public_cfg or secret_cfg.
+
+    `before` and `after` are texts, None where there is nothing, and always None for secrets, whose `kind`
+    tells what happened to the key.
+    """
+
+    field: str
+    key: str
+    kind: Literal["added", "removed", "changed", "unreadable"]
+    before: str | None = None
+    after: str | None = None
+
+    @property
+    def name(self) -> str:
+        """`timeout_s`, or `public_cfg.base_url`."""
+        return f"{self.field}.{self.key}" if self.key else self.field
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], vault: Vault) -> list[Change]:
+    """From one definition to another, in the order of the form. Both have the columns of a revision."""
+    changes = [
+        Change(name, "", "changed", shown(before[name]), shown(after[name]))
+        for name in PLAIN
+        if before[name] != after[name]
+    ]
+    changes += _public(json.loads(before["public_cfg"]), json.loads(after["public_cfg"]))
+    if before["secret_cfg"] != after["secret_cfg"]:
+        changes += _secret(before["secret_cfg"], after["secret_cfg"], vault)
+    return changes
+
+
+def for_audit(changes: list[Change]) -> list[dict[str, Any]]:
+    """The same as JSON."""
+    return [asdict(change) for change in changes]
+
+
+def shown(value: Any) -> str | None:
+    """A value as people read it: texts as they are, lists with commas, the rest as JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        return ", ".join(map(str, value))
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _public(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
+    for key in [*before, *(key for key in after if key not in before)]:
+        if key not in after:
+            yield Change("public_cfg", key, "removed", shown(before[key]))
+        elif key not in before:
+            yield Change("public_cfg", key, "added", None, shown(after[key]))
+        elif _text(before[key]) != _text(after[key]):
+            yield Change("public_cfg", key, "changed", shown(before[key]), shown(after[key]))
+
+
+def _secret(before: str | None, after: str | None, vault: Vault) -> Iterator[Change]:
+    try:
+        old, new = (vault.decrypt(token) if token else {} for token in (before, after))
+    except SecretError:
+        yield Change("secret_cfg", "", "unreadable")
+        return
+    yield from secret_changes(old, new)
+
+
+def secret_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    """Which keys were added, removed or given another value."""
+    for key in [*old, *(key for key in new if key not in old)]:
+        if key not in new:
+            yield Change("secret_cfg", key, "removed")
+        elif key not in old:
+            yield Change("secret_cfg", key, "added")
+        elif _text(old[key]) != _text(new[key]):
+            yield Change("secret_cfg", key, "changed")
+
+
+def _text(value: Any) -> str:
+    """For comparing: 1 and true are equal in Python, and the order of keys means nothing in JSON."""
+    return json.dumps(value, sort_keys=True)

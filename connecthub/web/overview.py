@@ -1,0 +1,239 @@
+"""The overview: is everything all right, and if not, why?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from connecthub.storage import overview
+from connecthub.storage.database import Database
+from connecthub.storage.jobs import Row
+from connecthub.web.charts import Cell, Hour, bars, strip, worst
+from connecthub.web.display import link_to
+from connecthub.web.live import Page, live_page
+from connecthub.web.times import clock
+from connecthub.web.words import say
+
+_NO_TICK = timedelta(minutes=2)
+_WAITING = timedelta(seconds=60)
+_FIGURES_S = 15.0  # figures of a week are read anew after this
+_HOUR = timedelta(hours=1)
+_SPANS = {"24h": 24, "7d": 168}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The sentence on top: `level` is ok, warn or fail; `key` names the text, `values` fill it."""
+
+    level: str
+    key: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What of the running runs needs a look."""
+
+    slow: int
+    overdue: int
+
+
+def judge(state: Row, failing: int, trouble: Trouble) -> Verdict:
+    """The first rule that holds, from the worst on; `state` as read_state() gives it."""
+    now: datetime = state["now"]
+    if state["paused_at"] is not None:
+        return Verdict("warn", "verdict.paused", {"by": state["paused_by"]})
+    if state["ticked_at"] is None:
+        return Verdict("fail", "verdict.no_hub")
+    waiting = state["queued_since"] is not None and now - state["queued_since"] > _WAITING
+    if now - state["ticked_at"] > _NO_TICK:
+        return Verdict("fail", "verdict.still", {"at": state["ticked_at"]})
+    if waiting and state["taken"] < state["places"]:
+        return Verdict("fail", "verdict.still", {"at": state["queued_since"]})
+    if failing:
+        return Verdict("fail", "verdict.failing", {"n": failing})
+    if trouble.overdue:
+        return Verdict("warn", "verdict.overdue", {"n": trouble.overdue})
+    if trouble.slow:
+        return Verdict("warn", "verdict.slow", {"n": trouble.slow})
+    if state["places"] and state["taken"] >= state["places"]:
+        return Verdict("warn", "verdict.full", {"n": state["queued"]})
+    return Verdict("ok", "verdict.fine") if state["jobs"] else Verdict("ok", "verdict.empty")
+
+
+def trouble_of(running: Sequence[Row]) -> Trouble:
+    """Slow runs, and those past their timeout or ended with their code still going."""
+    overdue = [run for run in running if is_overdue(run)]
+    slow = [
+        run for run in running if run not in overdue and run["slow_s"] and run["elapsed_s"] > run["slow_s"]
+    ]
+    return Trouble(len(slow), len(overdue))
+
+
+def is_overdue(run: Row) -> bool:
+    """Whether its code is still going although its time is over."""
+    return run["status"] != "RUNNING" or bool(run["timeout_s"] and run["elapsed_s"] > run["timeout_s"])
+
+
+def success_rate(hours: Sequence[Row]) -> float | None:
+    """Successes among the runs that came to a result; None without any."""
+    counts: Counter[str] = Counter()
+    for row in hours:
+        counts[row["status"]] += row["runs"]
+    judged = counts["SUCCESS"] + counts["FAILURE"] + counts["LOST"]
+    return counts["SUCCESS"] / judged if judged else None
+
+
+def percent(share: float | None) -> str:
+    """`98.7%`, never rounded up to 100% while one failed."""
+    if share is None:
+        return "—"
+    return "100%" if share == 1 else f"{int(share * 1000) / 10:.1f}%"
+
+
+class OverviewPages:
+    """The first page of the admin."""
+
+    def __init__(self, database: Database, page: Page) -> None:
+        self._database, self._page = database, page
+        self._week: list[Row] = []
+        self._week_until = 0.0
+        self._reading = asyncio.Lock()
+
+    def routes(self) -> list[BaseRoute]:
+        """To be guarded by roles.NEEDED, by name."""
+        return [Route("/", self.overview, name="index")]
+
+    async def overview(self, request: Request) -> Response:
+        """Everything of it, or what has changed."""
+        db, asked = self._database, request.query_params
+        state, failing = await overview.read_state(db), await overview.failing_jobs(db)
+        running, week = await overview.running_now(db), await self._figures()
+        jobs = await overview.strip_jobs(db, [row["job_id"] for row in failing], asked.get("strips") == "all")
+        cells = await overview.strips(db, [job["id"] for job in jobs])
+        hours = _SPANS.get(asked.get("hours", ""), 24)
+        this_hour = state["now"].replace(minute=0, second=0, microsecond=0)
+        day = [row for row in week if row["hour"] > this_hour - 24 * _HOUR]
+        drawer = _Drawer(request, this_hour)
+        fails = failing[0]["total"] if failing else 0
+        return await live_page(
+            self._page,
+            request,
+            "overview.html",
+            state=state,
+            verdict=judge(state, fails, trouble_of(running)),
+            failing=failing,
+            failing_total=fails,
+            running=[_running(run) for run in running],
+            running_total=running[0]["total"] if running else 0,
+            next_fires=await overview.up_next(db),
+            rates=(percent(success_rate(day)), percent(success_rate(week))),
+            day_total=sum(row["runs"] for row in day),
+            hours=hours,
+            hour_chart=drawer.hours(day if hours == 24 else week, hours),
+            hour_counts=_totals(day if hours == 24 else week),
+            strips=drawer.strips(jobs, cells),
+        )
+
+    async def _figures(self) -> list[Row]:
+        """The week by hour: of a million runs this is not read at every question of every page."""
+        async with self._reading:
+            if time.monotonic() >= self._week_until:
+                self._week = await overview.runs_per_hour(self._database, 168)
+                self._week_until = time.monotonic() + _FIGURES_S
+            return self._week
+
+
+def _running(run: Row) -> dict[str, Any]:
+    done = total = None
+    told = json.loads(run["progress"]) if run["progress"] else {}
+    if isinstance(told, dict):
+        done, total = told.get("done"), told.get("total")
+    share = done / total if done is not None and total else None
+    if share is None and run["usual_s"]:
+        expected = max(run["usual_s"], run["elapsed_s"])
+        share, usual = run["elapsed_s"] / expected, run["usual_s"] / expected
+    else:
+        usual = None
+    is_slow = bool(run["slow_s"] and run["elapsed_s"] > run["slow_s"])
+    return {
+        **run,
+        "done": done,
+        "of": total,
+        "share": share,
+        "usual": usual,
+        "slow": is_slow,
+        "overdue": is_overdue(run),
+    }
+
+
+def _totals(rows: Sequence[Row]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts[row["status"]] += row["runs"]
+    return counts
+
+
+class _Drawer:
+    """Draws figures by the hour in the reader's language and zone."""
+
+    def __init__(self, request: Request, this_hour: datetime) -> None:
+        self._language, self._zone, self._this_hour = request.state.language, request.state.zone, this_hour
+
+    def hours(self, rows: Sequence[Row], count: int) -> str:
+        """Columns of the last `count` hours; of more than two days in steps of six hours."""
+        step = 1 if count <= 48 else 6
+        counts: dict[int, Counter[str]] = defaultdict(Counter)
+        for row in rows:
+            back = round((self._this_hour - row["hour"]) / _HOUR)
+            counts[(count - 1 - back) // step][row["status"]] += row["runs"]
+        first = self._this_hour - (count - 1) * _HOUR
+        columns = []
+        for at in range(count // step):
+            begin = first + at * step * _HOUR
+            columns.append(Hour(*self._place(begin, step, counts[at], ""), counts[at]))
+        total = _totals(rows)
+        return bars(columns, self._counts(total))
+
+    def strips(self, jobs: Sequence[Row], rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """A strip of 24 hours for each Job."""
+        by_job: dict[str, dict[int, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+        for row in rows:
+            back = round((self._this_hour - row["hour"]) / _HOUR)
+            by_job[row["job_id"]][23 - back][row["status"]] += row["runs"]
+        drawn = []
+        for job in jobs:
+            cells = []
+            for at in range(24):
+                counts = by_job[job["id"]][at]
+                place = self._place(self._this_hour - (23 - at) * _HOUR, 1, counts, job["id"])
+                cells.append(Cell(worst(list(counts)), *place))
+            label = self._counts(sum(by_job[job["id"]].values(), Counter()))
+            drawn.append({**job, "strip": strip(cells, f"{job['name']}: {label}")})
+        return drawn
+
+    def _place(self, begin: datetime, step: int, counts: Counter[str], job: str) -> tuple[str, str]:
+        """What a mark of these hours says, and the list of runs behind it."""
+        end = begin + step * _HOUR
+        title = (
+            f"{clock(begin, begin, self._zone)[:5]}–{clock(end, end, self._zone)[:5]} {self._counts(counts)}"
+        )
+        href = link_to("/admin/joblogs/list", job=job, **{"from": begin.isoformat(), "to": end.isoformat()})
+        return title, href
+
+    def _counts(self, counts: Counter[str]) -> str:
+        if not counts:
+            return say(self._language, "no_runs_then")
+        return " · ".join(
+            f"{say(self._language, f'status.{status}')} {n:,}" for status, n in sorted(counts.items())
+        )

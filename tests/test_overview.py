@@ -1,0 +1,155 @@
+"""The overview over HTTP: the verdict's rules, failing and running Jobs, figures, and fragments."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from connecthub.web.overview import percent
+from tests.web_hub import Hub, insert_job
+
+pytest_plugins = ["tests.web_hub"]
+
+
+def alive(hub: Hub, *, ticked: str = "0 s", taken: int = 0) -> None:
+    hub.sql(
+        "INSERT INTO hubs (worker_id, name, version, places, taken, ticked_at)"
+        " VALUES (gen_random_uuid(), 'hub', '1', 4, $2, clock_timestamp() - $1::text::interval)",
+        ticked,
+        taken,
+    )
+
+
+def ran(hub: Hub, status: str, ago: str = "10 min", job_id: str = "sync-1", **more: Any) -> int:
+    ended = status not in ("QUEUED", "RUNNING")
+    rows = hub.sql(
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, reason,"
+        " idempotency_key, message, queued_at,"
+        " started_at, finished_at, worker_id, lease_expires_at, progress)"
+        " SELECT id, revision_id, 'manual', $2, $3, gen_random_uuid()::text, $4,"
+        " clock_timestamp() - $5::text::interval,"
+        " CASE WHEN $2 <> 'QUEUED' THEN clock_timestamp() - $5::text::interval END,"
+        " CASE WHEN $6 THEN clock_timestamp() - $5::text::interval + interval '2 s' END,"
+        " CASE WHEN $2 <> 'QUEUED' THEN gen_random_uuid() END,"
+        " CASE WHEN $2 = 'RUNNING' THEN clock_timestamp() + interval '1 min' END, $7::jsonb"
+        " FROM jobs WHERE id = $1 RETURNING id",
+        job_id,
+        status,
+        more.get("reason"),
+        more.get("message"),
+        ago,
+        ended,
+        more.get("progress"),
+    )
+    return int(rows[0]["id"])
+
+
+def verdict(hub: Hub) -> str:
+    found = re.search(r'class="hub-v-says">.*?</i>\s*(.*?)</p>', hub.page("/admin/"), re.S)
+    assert found
+    return found[1].strip()
+
+
+def test_the_verdict_takes_the_first_rule_that_holds(hub: Hub) -> None:
+    assert "No hub has reported yet" in verdict(hub)
+    alive(hub)
+    assert verdict(hub) == "There is no Job yet"
+    insert_job(hub)
+    assert verdict(hub) == "Everything is fine"
+    hub.sql("UPDATE hubs SET taken = 4")
+    assert verdict(hub).startswith("Every place is taken")
+    hub.sql("UPDATE hubs SET taken = 0")
+    hub.sql("UPDATE jobs SET timeout_s = 5")
+    going = ran(hub, "RUNNING")
+    assert verdict(hub) == "Runs still going after their timeout: 1"
+    hub.sql("UPDATE jobs SET timeout_s = 0")
+    hub.sql("UPDATE job_logs SET revision_id = (SELECT revision_id FROM jobs)")
+    for _ in range(5):
+        ran(hub, "SUCCESS", "20 min")
+    assert verdict(hub) == "Runs unusually slow: 1"
+    ran(hub, "FAILURE", reason="timeout")
+    assert verdict(hub) == "Jobs failing: 1"
+    hub.sql(
+        "UPDATE job_logs SET status = 'CANCELLED', finished_at = now(), lease_expires_at ="
+        " NULL WHERE id = $1",
+        going,
+    )
+    ran(hub, "QUEUED", "2 min")
+    assert verdict(hub).startswith("The scheduler stands still since")
+    hub.sql("DELETE FROM job_logs WHERE status = 'QUEUED'")
+    hub.sql("UPDATE hubs SET ticked_at = clock_timestamp() - interval '3 min'")
+    assert verdict(hub).startswith("The scheduler stands still since")
+    hub.sql("UPDATE hub_state SET paused_at = now(), paused_by = 'li.na'")
+    assert verdict(hub) == "The hub is paused: no Job starts"
+
+
+def test_what_waits_for_its_own_job_is_no_standstill(hub: Hub) -> None:
+    alive(hub)
+    insert_job(hub)
+    ran(hub, "RUNNING", "3 min")
+    ran(hub, "QUEUED", "2 min")
+    assert verdict(hub) == "Everything is fine"
+
+
+def test_failing_and_running_are_told_with_their_figures(hub: Hub) -> None:
+    alive(hub)
+    insert_job(hub)
+    insert_job(hub, "other")
+    ran(hub, "SUCCESS", "3 h")
+    for ago in ("2 h", "1 h"):
+        ran(hub, "FAILURE", ago, reason="exception")
+    bad = ran(hub, "FAILURE", "30 min", reason="timeout", message="<b>no answer</b>")
+    ran(hub, "SKIPPED", "10 min", reason="overlap")
+    going = ran(hub, "RUNNING", "1 min", "other", progress='{"done": 31, "total": 50}')
+    page = hub.page("/admin/")
+    for text in (
+        "3 in a row",
+        "last success",
+        "Timeout",
+        f"/admin/joblogs/details/{bad}?confirm=retry",
+        "62%",
+        "31 / 50",
+    ):
+        assert text in page, text
+    assert f"/admin/joblogs/details/{going}?confirm=cancel" in page
+    assert "&lt;b&gt;no answer" in hub.client.get("/admin/").text
+    assert "25.0%" in page, "one success of four"
+    assert len(re.findall(r'class="hub-m-failure" x=', page)) >= 2
+    hub.sql("UPDATE jobs SET enabled = false WHERE id = 'sync-1'")
+    assert "Nothing is failing" in hub.page("/admin/"), "a disabled Job does not fail"
+
+
+def test_fragments_say_when_nothing_has_changed(hub: Hub) -> None:
+    alive(hub)
+    insert_job(hub)
+    live = {"Hub-Live": "1"}
+    first = hub.client.get("/admin/", headers=live)
+    assert first.status_code == 200 and "<html" not in first.text and 'data-live="verdict"' in first.text
+    etag = first.headers["etag"]
+    ran(hub, "FAILURE", reason="timeout")
+    changed = hub.client.get("/admin/", headers={**live, "If-None-Match": etag})
+    assert changed.status_code == 200 and "Jobs failing: 1" in changed.text
+    blocks = [
+        dict(re.findall(r'data-live="(\w+)" data-v="(\w+)"', answer.text)) for answer in (first, changed)
+    ]
+    assert blocks[0]["failing"] != blocks[1]["failing"] and blocks[0]["running"] == blocks[1]["running"]
+
+
+def test_a_rate_is_never_rounded_up_to_all() -> None:
+    assert [percent(share) for share in (None, 1.0, 0.99999, 0.9869, 0.0)] == [
+        "—",
+        "100%",
+        "99.9%",
+        "98.6%",
+        "0.0%",
+    ]
+
+
+def test_up_next_counts_down(hub: Hub) -> None:
+    alive(hub)
+    insert_job(hub)
+    soon = datetime.now(UTC) + timedelta(minutes=10)
+    hub.sql("UPDATE jobs SET next_run_at = $1, timezone = timezone", soon)
+    hub.sql("UPDATE jobs SET next_run_at = $1", soon)
+    assert re.search(r'data-tick="countdown">9:5\d<', hub.page("/admin/"))

@@ -1,0 +1,246 @@
+"""The page of a run, its live log, both retries, and the list of runs, over HTTP."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+
+from connecthub.web.run_list import csv_line
+from connecthub.web.run_log import parse
+from connecthub.web.run_words import last_frame
+from tests.web_hub import CANARY, Hub, insert_job, insert_run
+
+pytest_plugins = ["tests.web_hub"]
+LOG = "2026-11-24T06:05:00.123Z INFO app: one\n2026-11-24T06:05:01.000Z ERROR app: <b>two</b>\n"
+
+
+def change(hub: Hub, run_id: int, **columns: Any) -> None:
+    for name, value in columns.items():
+        hub.sql(f"UPDATE job_logs SET {name} = $2 WHERE id = $1", run_id, value)
+
+
+def events(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"event: (\w+)\ndata: (.*)\n", text)
+
+
+def test_a_run_says_what_happened_first(hub: Hub) -> None:
+    insert_job(hub)
+    path = "/admin/joblogs/details/{}"
+    for status, columns, says in [
+        ("FAILURE", {"reason": "exception", "message": "Boom: it broke\nmore"}, "Exception: Boom: it broke"),
+        ("FAILURE", {"reason": "bad_secret"}, "Save the secrets again."),
+        ("LOST", {"meta": '{"lease_expired_at": "2026-01-02T03:04:05+00:00"}'}, "Result unknown: the hub stopped answering"),  # noqa: E501
+        ("CANCELLED", {"reason": "cancelled", "meta": '{"cancelled_by": "li.na"}'}, "Cancelled by li.na"),
+        ("SKIPPED", {"reason": "missed", "meta": '{"missed": {"from": "2026-01-02T03:00:00+00:00",'
+         ' "to": "2026-01-02T04:00:00+00:00", "count": 13}}'}, "13 fire times from"),
+        ("SKIPPED", {"reason": "missed", "meta": '{"missed": {"from": 7}}'}, "Skipped: Missed"),
+        ("QUEUED", {}, "Waiting for a place"),
+    ]:  # fmt: skip
+        run_id = insert_run(hub, status)
+        change(hub, run_id, **columns)
+        assert says in hub.page(path.format(run_id)), says
+        hub.sql("DELETE FROM job_logs")
+
+
+def test_what_has_ended_and_still_holds_its_place_says_so(hub: Hub) -> None:
+    insert_job(hub)
+    run_id = insert_run(hub, "FAILURE")
+    hub.sql(
+        "UPDATE job_logs SET lease_expires_at = clock_timestamp() + interval '1 min',"
+        " worker_id = gen_random_uuid()"
+    )
+    page = hub.page(f"/admin/joblogs/details/{run_id}")
+    assert "Still running after timeout" in page and "/retry" not in page, "a going run cannot be retried"
+
+
+def test_the_log_is_text_with_numbers_and_levels(hub: Hub) -> None:
+    insert_job(hub)
+    run_id = insert_run(hub)
+    change(hub, run_id, run_log=LOG)
+    page = hub.client.get(f"/admin/joblogs/details/{run_id}").text
+    assert 'id="L2" data-level="ERROR"' in page and "&lt;b&gt;two&lt;/b&gt;" in page
+    file = hub.client.get(f"/admin/joblogs/{run_id}/log")
+    assert file.text == LOG and f"run-{run_id}.log" in file.headers["content-disposition"]
+    assert file.headers["content-type"].startswith("text/plain")
+    assert [line.level for line in parse("odd\n[TRUNCATED]\n" + LOG, None)] == ["", "", "INFO", "ERROR"]
+
+
+def test_the_stream_goes_on_after_the_last_line_seen(hub: Hub) -> None:
+    insert_job(hub)
+    run_id = insert_run(hub)
+    change(hub, run_id, run_log=LOG)
+    whole = hub.client.get(f"/admin/joblogs/{run_id}/log/stream")
+    assert whole.headers["content-type"].startswith("text/event-stream") and "id: 2\n" in whole.text
+    [(first, data), (last, _)] = events(whole.text)
+    assert (first, last) == ("lines", "end") and [line["text"] for line in json.loads(data)] == [
+        "one",
+        "<b>two</b>",
+    ]
+    rest = hub.client.get(f"/admin/joblogs/{run_id}/log/stream", headers={"Last-Event-ID": "1"})
+    assert [line["n"] for line in json.loads(events(rest.text)[0][1])] == [2]
+    change(hub, run_id, run_log=f"a\n[TRUNCATED]\n{LOG}")
+    cut = events(hub.client.get(f"/admin/joblogs/{run_id}/log/stream?line=3").text)
+    assert cut[0][0] == "replace" and [line["n"] for line in json.loads(cut[0][1])] == [2, 3, 4]
+    for path, status in (
+        (f"{run_id}/log/stream?line=x", 400),
+        ("x/log/stream", 400),
+        ("7777/log/stream", 404),
+        ("7777/log", 404),
+    ):
+        assert hub.client.get(f"/admin/joblogs/{path}").status_code == status, path
+
+
+def test_the_two_retries_differ_in_what_they_run(hub: Hub) -> None:
+    insert_job(hub)
+    run_id = insert_run(hub, "FAILURE")
+    hub.sql("UPDATE job_logs SET scheduled_for = '2026-11-24 06:05+00'")
+    hub.sql(
+        'UPDATE jobs SET public_cfg = \'{"new": "<i>"}\', secret_cfg = $1',
+        hub.vault.encrypt({"token": CANARY + "2", "more": "v" * 9}),
+    )
+    page = hub.page(f"/admin/joblogs/details/{run_id}?confirm=retry")
+    for text in (
+        "public_cfg.only",
+        "public_cfg.new",
+        "secret_cfg.token",
+        "secret_cfg.more",
+        "differences: 4",
+    ):
+        assert text in page, text
+    assert CANARY not in page and "<dialog" in page and " open>" in page
+    for fields, revision, params in (({}, 1, '{"only": "once"}'), ({"settings": "today"}, 2, None)):
+        answer = hub.post(f"/admin/joblogs/{run_id}/retry", **fields)
+        again = int(answer.headers["location"].rsplit("/", 1)[1])
+        [row] = hub.sql(
+            "SELECT l.*, r.number FROM job_logs l JOIN job_revisions r ON r.id = revision_id WHERE l.id = $1",
+            again,
+        )
+        assert (row["trigger"], row["number"], row["params"], row["retry_of"]) == (
+            "retry",
+            revision,
+            params,
+            run_id,
+        )
+        assert row["idempotency_key"] == "key-1" and row["scheduled_for"] is not None
+        hub.post(f"/admin/joblogs/{again}/cancel")
+    assert f"#{again}" in hub.page(f"/admin/joblogs/details/{run_id}"), "the chain links its retries"
+
+
+def test_a_result_is_tiles_and_tables(hub: Hub) -> None:
+    insert_job(hub)
+    run_id = insert_run(hub)
+    change(
+        hub,
+        run_id,
+        message=None,
+        result='{"total": 1250, "failed": 2, "errors": [{"id": "u1", "error": "<i>"}]}',
+    )
+    page = hub.client.get(f"/admin/joblogs/details/{run_id}?tab=result").text
+    assert "<dd>1,250</dd>" in page and "<th>error</th>" in page and "<td>&lt;i&gt;</td>" in page
+    listed = hub.page("/admin/joblogs/list")
+    assert "total 1,250" in listed and "some failed" in listed
+    for odd in ("[]", "7", '"text"', "null", '{"a": {"b": []}}', '{"errors": [{}, {"x": null}]}'):
+        change(hub, run_id, result=odd)
+        hub.page(f"/admin/joblogs/details/{run_id}")
+        hub.page("/admin/joblogs/list")
+
+
+def shown(hub: Hub, query: str) -> list[int]:
+    return [int(key) for key in re.findall(r'data-key="(\d+)"', hub.page(f"/admin/joblogs/list?{query}"))]
+
+
+def test_filters_find_what_they_name(hub: Hub) -> None:
+    insert_job(hub)
+    insert_job(hub, "sync-10")
+    good, bad, other = insert_run(hub), insert_run(hub, "FAILURE"), insert_run(hub, job_id="sync-10")
+    change(hub, bad, reason="timeout", message="100% of_it\\ broke")
+    hub.sql("UPDATE job_logs SET queued_at = now() - interval '3 days' WHERE id = $1", good)
+    for query, expected in [
+        ("", [other, bad, good]), ("job=sync-1", [bad, good]), ("search=sync-1", [bad, good]),
+        ("status=FAILURE", [bad]), ("status=SUCCESS&job=sync-10", [other]), ("reason=timeout", [bad]),
+        ("reason=timeout&job=sync-10", []), ("trigger=manual", [other, bad, good]), ("trigger=api", []),
+        ("span=24h", [other, bad]), ("span=7d&status=SUCCESS", [other, good]), ("q=100%25", [bad]),
+        ("q=of_it%5C", [bad]), ("q=ofxit", []), ("to=2001-01-01T00:00", []), ("from=2001-01-01", [other, bad, good]),  # noqa: E501
+        (f"before={bad}", [good]), (f"after={bad}", [other]), ("before=1", []), ("q=%3Cb%3E", []),
+    ]:  # fmt: skip
+        assert shown(hub, query) == expected, query
+    for query in (
+        "status=x",
+        "trigger=x",
+        "span=1y",
+        "from=yesterday",
+        "to=99999-01-01",
+        "before=x",
+        "after=-1",
+    ):
+        hub.page(f"/admin/joblogs/list?{query}", 400)
+    assert "No run matches" in hub.page("/admin/joblogs/list?q=none")
+
+
+def test_pages_follow_each_other_without_gap_or_double(hub: Hub) -> None:
+    insert_job(hub)
+    assert "Nothing has run yet" in hub.page("/admin/joblogs/list")
+    hub.sql(
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key,"
+        " started_at, finished_at)"
+        " SELECT id, revision_id, 'api', 'SUCCESS', g::text, now(), now() FROM jobs,"
+        " generate_series(1, 120) g"
+    )
+    pages, query = [], ""
+    while True:
+        page = hub.page(f"/admin/joblogs/list?{query}")
+        pages.append([int(key) for key in re.findall(r'data-key="(\d+)"', page)])
+        older = re.search(r'rel="next" href="\?([^"]*)"', page)
+        if not older:
+            break
+        query = older[1]
+    assert [len(page) for page in pages] == [50, 50, 20]
+    ids = [key for page in pages for key in page]
+    assert ids == sorted(set(ids), reverse=True)
+    assert shown(hub, f"after={pages[2][0]}") == pages[1]
+    assert "120 match" in hub.page("/admin/joblogs/list")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", " =1", "\r=1"])
+def test_no_cell_of_a_csv_is_a_formula(text: str) -> None:
+    [[cell]] = csv.reader(io.StringIO(csv_line([text]), newline=""))
+    assert cell == f"'{text}"
+
+
+def test_the_csv_has_what_matches(hub: Hub) -> None:
+    insert_job(hub)
+    run_id = insert_run(hub, "FAILURE")
+    insert_run(hub)
+    change(hub, run_id, message='=HYPERLINK("http://evil","x")')
+    answer = hub.client.get("/admin/joblogs/csv?status=FAILURE")
+    rows = list(csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff"))))
+    assert [row["id"] for row in rows] == [str(run_id)] and rows[0]["message"].startswith("'=HYPERLINK")
+    assert re.fullmatch(r"[\d-]+T[\d:.]+\+08:00", rows[0]["queued_at"])
+
+
+def test_points_of_many_runs_are_the_worst_of_each_column(hub: Hub) -> None:
+    insert_job(hub)
+    hub.sql(
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key,"
+        " queued_at, started_at, finished_at)"
+        " SELECT id, revision_id, 'api', CASE WHEN g % 100 = 50 THEN 'FAILURE' ELSE"
+        " 'SUCCESS' END, g::text, at, at,"
+        " at + interval '3 s' FROM jobs, generate_series(1, 2500) g, LATERAL (SELECT now() -"
+        " g * interval '1 min' AS at) t"
+    )
+    page = hub.page("/admin/joblogs/list")
+    drawn = page.split('class="hub-svg hub-scatter"')[1].split("</section>")[0]
+    assert 500 < drawn.count("<path") + drawn.count("<circle") <= 2000
+    assert drawn.count('class="hub-m-failure"') == 25 and "worst run of each column" in page
+
+
+def test_the_innermost_call_is_named() -> None:
+    text = (
+        'Traceback\n  File "/a/x.py", line 1, in run\n    y()\n  File "b/y.py", line 88, in push\n    raise\n'
+    )
+    assert last_frame(text) == "b/y.py:88 in push" and last_frame("no frames") == ""
