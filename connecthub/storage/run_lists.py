@@ -20,6 +20,7 @@ WINDOW = 100_000
 POINTS = 2_000
 _PLOTTED = 20_000  # the newest matches that a scatter is made of
 _EXCERPT = 300
+_END_ROWS = 1000
 _RARE = ("FAILURE", "LOST", "CANCELLED", "SKIPPED")
 
 
@@ -71,9 +72,9 @@ class _Query:
         for column in ("reason", "status", "trigger"):
             text = getattr(wanted, column)
             if text:
-                indexed = not wanted.job and (column == "reason" or text in _RARE)
+                indexed = column == "reason" or text in _RARE
                 (found if indexed else looked).append(f"{column} = {self.value(text)}")
-        if wanted.status in _RARE and not wanted.job:
+        if wanted.status in _RARE:
             found.append(f"status IN {_RARE}")  # what the partial index says
         limits = [
             f"queued_at {sign} {self.value(limit)}::timestamptz"
@@ -83,11 +84,13 @@ class _Query:
         if limits:
             span = " AND ".join(limits)
             looked.append(span)
-            # OFFSET 0: else the planner walks up the ids until it meets one of the span.
-            ids = f"(SELECT id FROM job_logs WHERE {span} OFFSET 0) s"
-            found.append(f"id >= (SELECT min(id) FROM {ids})")
+            # Ids and queued_at rise together, but for inserts at the same moment: those near the ends say where
+            # the span is among the ids, and `looked` decides.
+            ids = f"(SELECT min(id) AS low, max(id) AS high FROM (SELECT id FROM job_logs WHERE {span}"
+            ends = f"ORDER BY queued_at {{}} LIMIT {_END_ROWS}) s) e"
+            found.append(f"id >= (SELECT low FROM {ids} {ends.format('ASC')})")
             if wanted.until is not None:
-                found.append(f"id <= (SELECT max(id) FROM {ids})")
+                found.append(f"id <= (SELECT high FROM {ids} {ends.format('DESC')})")
         if wanted.q:
             escaped = wanted.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
             looked.append(f"message ILIKE {self.value(f'%{escaped}%')}")

@@ -209,12 +209,8 @@ def has_failed_parts(run: Row) -> bool:
 
 
 def next_attempt(chain: Sequence[Row], run: Row) -> Row | None:
-    """The attempt that comes by itself after this run, while it waits."""
-    return next(
-        (
-            one
-            for one in chain
-            if one["retry_of"] == run["id"] and one["status"] == "QUEUED" and one["not_before"]
-        ),
-        None,
-    )
+    """The attempt that comes by itself after this run, while its time has not come."""
+    for one in chain:
+        if one["retry_of"] == run["id"] and one["status"] == "QUEUED" and one["not_before"]:
+            return one if one["not_before"] > run["now"] else None
+    return None
