@@ -4,7 +4,7 @@ const EVERY = 5000;
 const words = document.getElementById("hub-words");
 const stale = document.getElementById("hub-stale");
 const skew = Date.parse(words.dataset.now) - Date.now();
-let etag = "", failures = 0, goodAt = new Date();
+let etag = "", failures = 0, isWaiting = false, goodAt = new Date();
 
 const fill = (text, values) => text.replace(/\{(\w)\}/g, (_, name) => values[name]);
 const two = (n) => String(n).padStart(2, "0");
@@ -42,9 +42,17 @@ function tick() {
 
 function isHeld(block) {
   const selection = getSelection();
-  return block.contains(document.activeElement)
+  const focused = document.activeElement;
+  return (block.contains(focused) && focused.tagName !== "A")
     || block.querySelector("details[open], dialog[open], input:checked")
     || (selection && !selection.isCollapsed && selection.containsNode(block, true));
+}
+
+// A link keeps the focus where it is still there.
+function replace(old, fresh) {
+  const link = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  old.replaceWith(fresh);
+  if (link !== null) fresh.querySelector(`a[href="${CSS.escape(link)}"]`)?.focus({ preventScroll: true });
 }
 
 function swap(page) {
@@ -53,7 +61,7 @@ function swap(page) {
     const fresh = page.querySelector(`[data-live="${block.dataset.live}"]`);
     if (!fresh || fresh.dataset.v === block.dataset.v) continue;
     if (isHeld(block)) held = true;
-    else block.replaceWith(fresh);
+    else replace(block, fresh);
   }
   const rows = document.querySelector("[data-live-rows]");
   if (rows) held = swapRows(rows, page) || held;
@@ -68,7 +76,7 @@ function swapRows(rows, page) {
     if (!row) { added += 1; continue; }
     if (row.dataset.v === fresh.dataset.v) continue;
     if (isHeld(row)) held = true;
-    else { fresh.classList.add("hub-fresh"); row.replaceWith(fresh); }
+    else { fresh.classList.add("hub-fresh"); replace(row, fresh); }
   }
   const button = document.getElementById("live-new");
   if (rows.dataset.liveRows === "first" && added) {
@@ -86,7 +94,8 @@ export async function refresh() {
       if (!answer.ok) throw new Error(String(answer.status));
       const page = document.createElement("template");
       page.innerHTML = await answer.text();
-      etag = swap(page.content) ? "" : answer.headers.get("ETag");
+      isWaiting = swap(page.content);
+      etag = isWaiting ? "" : answer.headers.get("ETag");
     }
     failures = 0;
     goodAt = new Date(Date.now() + skew);
@@ -99,6 +108,7 @@ export async function refresh() {
 }
 
 setInterval(tick, 1000);
+document.addEventListener("focusout", () => { if (isWaiting) setTimeout(refresh, 200); });
 tick();
 if (!document.getElementById("log")) {  // a run's page is told by its stream
   setInterval(() => { if (!document.hidden) refresh(); }, EVERY);
