@@ -124,7 +124,6 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "searched_to": ("Searched down to run #{id}.", "已查找到执行 #{id}。"),
     "search_on": ("Search on", "继续查找"),
     "new_runs": ("{n} new runs", "{n} 条新执行"),
-    "csv": ("CSV", "CSV"),
     "scatter": ("Time and duration of {n} runs", "{n} 次执行的时间与耗时"),
     "scatter_thinned": ("worst run of each column drawn", "每列显示最差的一次"),
     "scatter_cut": ("newest {n} runs", "最近 {n} 次执行"),
