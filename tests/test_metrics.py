@@ -28,7 +28,7 @@ def test_what_a_hub_has_done_and_does(tmp_path: Path) -> None:
         create(person, "bad", "FailJob")
         create(person, "zombie", "HoldJob", public_cfg='{"stubborn": true}', timeout_s="1")
         runs = [run_now(person, job_id) for job_id in ("good", "bad", "zombie")]
-        for run_id, word in zip(runs, ("Success", "Exception", "Timeout"), strict=True):
+        for run_id, word in zip(runs, ("Success", "Exception", "Still running after timeout"), strict=True):
             wait_for(person, run_id, word)
         text = person.get("/metrics").text
     figures = {name: float(value) for name, value in re.findall(r"^(\S+) (\S+)$", text, re.M)}

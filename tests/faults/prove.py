@@ -168,7 +168,7 @@ class Chaos:
             return
         call = requests.cancel_run if ask == "cancel" else requests.retry_run
         try:
-            self.stage.do(call(self.stage.db, self.chance.choice(runs), by=ACTOR))
+            self.stage.do(call(self.stage.db, self.chance.choice(runs), actor=ACTOR))
         except RefusedError:
             self.done["refused"] += 1
 

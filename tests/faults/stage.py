@@ -184,7 +184,7 @@ class Stage:
 
     def run(self, job_id: str) -> int:
         """Queue a run of a Job as a person does."""
-        run_id: int = self.do(requests.request_run(self.db, job_id, actor=Actor(ACTOR, None)))
+        run_id: int = self.do(requests.request_run(self.db, job_id, actor=ACTOR))
         return run_id
 
     def row(self, run_id: int) -> asyncpg.Record:
@@ -271,4 +271,4 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-ACTOR = "the stage"
+ACTOR = Actor("the stage", None)
