@@ -1,22 +1,11 @@
-"""Looking at a handler in a child process, so that no plugin module can harm the hub by being looked at.
-
-The child is `python -m connecthub.plugins.inspect <fd>`. It reads one request as JSON from stdin, which keeps
-secrets out of the command line and the environment, and answers with one line of JSON on a socket of its own,
-which keeps out whatever the module prints. Whatever happens, its whole process group is killed in the end.
-"""
+"""Looking at one handler in a child process: whether it loads, and what its models refuse."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import json
-import os
 import re
-import resource
-import signal
-import socket
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,22 +15,30 @@ from pydantic import BaseModel, ValidationError
 
 from connecthub.errors import HandlerError
 from connecthub.plugins.api import BaseJob
+from connecthub.plugins.child import Answer, Child, end_after, serve
 from connecthub.plugins.loader import Loader, one_line
 
 Section = Literal["public_cfg", "secret_cfg"]
 
-_ANSWER_LIMIT = 1 << 20  # bytes; an answer holds at most _ERRORS_LIMIT short lines
-_ERRORS_LIMIT = 50
+_ERRORS_LIMIT = 50  # short lines, so that an answer stays below the limit of a line
+_KINDS = frozenset(
+    "missing extra_forbidden string_type int_type int_parsing int_from_float float_type float_parsing "
+    "bool_type bool_parsing list_type dict_type greater_than greater_than_equal less_than less_than_equal "
+    "string_too_short string_too_long literal_error enum".split()
+)
+_LIMITS = ("ge", "gt", "le", "lt", "min_length", "max_length", "expected")  # of a model, never of a value
 _GRAM = 4  # so many characters in a row of a secret make a message unfit to be shown
 
 
 @dataclass(frozen=True)
 class FieldError:
-    """One field that the class's `Params` or `Secrets` refuses. `message` never holds a value of a secret."""
+    """One field that the class's `Params` or `Secrets` refuses; nothing here holds a value of a secret."""
 
     section: Section
     field: str  # dotted, `company.id`; empty where the section as a whole is refused
-    message: str
+    message: str  # English
+    kind: str = ""  # pydantic's word for it, `missing`, for those who say it in another language
+    limits: dict[str, Any] = dataclasses.field(default_factory=dict)  # the rule of the model: {"ge": 1}
 
 
 @dataclass(frozen=True)
@@ -71,68 +68,22 @@ async def inspect_handler(
         "handler_path": handler_path,
         "packages": packages,
         "path": str(path),  # the child has the same current folder
-        "sys_path": [str(entry) for entry in sys.path],  # the child must find what the hub would find
         "public_cfg": public_cfg,
         "secret_cfg": secret_cfg,
         "timeout_s": timeout_s,
     }
+    child = Child("connecthub.plugins.inspect", request)
     try:
-        async with asyncio.timeout(timeout_s):
-            answer, status = await _ask(json.dumps(request).encode())
+        async with asyncio.timeout(timeout_s), child:
+            answer = _parsed(await child.line())
     except TimeoutError:
         return HandlerReport(f"{handler_path}: did not finish loading within {timeout_s:g} s")
     if answer is None:
         return HandlerReport(
-            f"{handler_path}: the process that loaded it ended ({_ended(status)}) without an answer; "
+            f"{handler_path}: the process that loaded it ended ({child.end()}) without an answer; "
             "something in the module or in what it imports ends the process"
         )
     return answer
-
-
-async def _ask(request: bytes) -> tuple[HandlerReport | None, int | None]:
-    """The child's report, or None with its exit status where it ended without one."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "connecthub.plugins.inspect", str(theirs.fileno())),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-        try:
-            theirs.close()  # or the end of the child would not be seen
-            line = await _exchange(process, ours, request)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # also what the module started
-            await process.wait()
-    return _parsed(line), process.returncode
-
-
-async def _exchange(process: asyncio.subprocess.Process, ours: socket.socket, request: bytes) -> bytes:
-    """Send the request and read the answer's line; empty or cut where the child ended instead."""
-    reader, writer = await asyncio.open_connection(sock=ours, limit=_ANSWER_LIMIT)
-    reading = asyncio.ensure_future(reader.readline())
-    ending = asyncio.ensure_future(process.wait())
-    try:
-        assert process.stdin is not None  # noqa: S101 - it was asked for
-        with contextlib.suppress(ConnectionError):  # a child that is gone already is seen below
-            process.stdin.write(request)
-            await process.stdin.drain()
-        process.stdin.close()
-        await asyncio.wait([reading, ending], return_when=asyncio.FIRST_COMPLETED)
-        # What the child wrote before its end is in the socket. Its end alone does not close the socket, where
-        # a process that the module forked still holds it.
-        await asyncio.wait([reading], timeout=0.5)
-        return reading.result() if reading.done() else b""
-    except (OSError, ValueError):  # reset, or a line beyond the limit
-        return b""
-    finally:
-        reading.cancel()
-        ending.cancel()
-        writer.close()
 
 
 def _parsed(line: bytes) -> HandlerReport | None:
@@ -145,29 +96,12 @@ def _parsed(line: bytes) -> HandlerReport | None:
         return None
 
 
-def _ended(status: int | None) -> str:
-    if status is not None and status < 0:
-        return f"signal {-status}"
-    return f"exit status {status}"
-
-
 # --- in the child -----------------------------------------------------------------------------------------
 
 
-def main() -> None:
-    """Answer the one request on stdin. Never returns: no thread or exit handler of a module is waited for."""
-    answer_fd = int(sys.argv[1])
-    os.set_inheritable(answer_fd, False)  # what the module starts must not keep the socket open
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the secrets
-    request = json.loads(sys.stdin.buffer.read())
-    # Should the hub be killed meanwhile, nobody would end this process: the kernel does.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, request["timeout_s"] + 5)
-    sys.path[:] = request["sys_path"]
-    report = _look(request)
-    with open(answer_fd, "wb") as answer:
-        answer.write(json.dumps(dataclasses.asdict(report)).encode() + b"\n")
-    os._exit(0)
+def _work(request: Mapping[str, Any], answer: Answer) -> None:
+    end_after(request["timeout_s"] + 5)
+    answer(dataclasses.asdict(_look(request)))
 
 
 def _look(request: Mapping[str, Any]) -> HandlerReport:
@@ -206,9 +140,13 @@ def _field_errors(
     try:
         model.model_validate(cfg)
     except ValidationError as refused:
-        for error in refused.errors(include_url=False, include_context=False, include_input=False):
+        for error in refused.errors(include_url=False, include_input=False):
             field = ".".join(str(part) for part in error["loc"])
-            yield FieldError(section, field, fit(error["msg"]))
+            context = error.get("ctx", {})
+            limits = {
+                name: context[name] for name in _LIMITS if isinstance(context.get(name), int | float | str)
+            }
+            yield FieldError(section, field, fit(error["msg"]), error["type"], limits)
     except BaseException as error:  # a validator of the author may raise anything, with anything in it
         yield FieldError(
             section, "", f"{model.__name__} could not check it: {type(error).__name__} in a validator"
@@ -248,4 +186,4 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
-    main()
+    serve(_work)

@@ -73,6 +73,13 @@ class Loader:
         except Exception:  # what is wrong with the module is for `load` to say
             return False
 
+    def module(self, name: str) -> ModuleType:
+        """The module `name` of an allowed package. Raises HandlerError with one line for a person."""
+        if not self._allowed(name):
+            raise HandlerError(f"{name} is outside the allowed packages")
+        with self._forget_on_failure(name):
+            return self._import(name, name)
+
     def _split(self, handler_path: str) -> tuple[str, str]:
         """Module and class name; raises HandlerError where the form is wrong or the module not allowed."""
         separator = ":" if ":" in handler_path else "."
