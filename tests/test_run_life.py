@@ -110,7 +110,7 @@ def test_a_job_that_is_running_cannot_be_deleted(person: Person) -> None:
     assert person.get("/admin/jobs/details/kept").status_code == 200
     person.post(f"/admin/joblogs/{run_id}/cancel")
     wait_for(person, run_id, "Cancelled")
-    assert person.post("/admin/jobs/delete/kept").status_code == 303
+    assert person.post("/admin/jobs/delete/kept", data={"typed": "kept"}).status_code == 303
     assert person.get("/admin/jobs/details/kept").status_code == 404
 
 

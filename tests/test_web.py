@@ -160,7 +160,7 @@ def test_what_is_not_there_or_no_number(hub: Hub) -> None:
         ("/admin/joblogs/details/x", 400), ("/admin/joblogs/details/99999999999999999999", 404),
         ("/admin/nowhere", 404), ("/admin/nowhere/list", 404), ("/admin/jobs/list?page=x", 400),
         ("/admin/jobs/list?page=99999999999999999999", 200), ("/admin/joblogs/list?page=-1&pageSize=0", 200),
-        ("/admin/jobs/list?search=%00", 400), ("/admin/jobs/details/%00", 400), ("/admin/jobs/x/run", 405),
+        ("/admin/jobs/list?search=%00", 400), ("/admin/jobs/details/%00", 400), ("/admin/jobs/x/run", 404),
         ("/admin/jobs/export/csv", 404), ("/admin/joblogs/create", 404), ("/admin/jobs/delete?pks=x", 404),
         ("/admin/jobs/list/", 404), ("/admin", 303),
     ]:  # fmt: skip

@@ -20,9 +20,9 @@ def test_a_job_is_made_shown_changed_and_deleted(hub: Hub) -> None:
     assert hub.vault.decrypt(job["secret_cfg"]) == {"token": CANARY}
 
     for search in ("sync", "SYNC-1", "travel", "plainjob"):
-        assert "sync-1" in hub.page(f"/admin/jobs/list?search={search}&enabled=1")
-    assert "No Job matches." in hub.page("/admin/jobs/list?enabled=0")
-    assert "No Job matches." in hub.page("/admin/jobs/list?search=%25")
+        assert "sync-1" in hub.page(f"/admin/jobs/list?q={search}&state=all")
+    assert "No Job matches." in hub.page("/admin/jobs/list?state=disabled")
+    assert "No Job matches." in hub.page("/admin/jobs/list?q=%25")
 
     changes = {**GOOD, "name": "Renamed", "secret_cfg": "", "id": "other"}
     del changes["enabled"]
@@ -33,7 +33,7 @@ def test_a_job_is_made_shown_changed_and_deleted(hub: Hub) -> None:
     assert hub.post("/admin/jobs/edit/sync-1", secret_cfg="{}", public_cfg="{}").status_code == 303
     assert hub.sql("SELECT secret_cfg FROM jobs")[0]["secret_cfg"] is None
 
-    assert hub.post("/admin/jobs/delete/sync-1").status_code == 303
+    assert hub.post("/admin/jobs/delete/sync-1", typed="sync-1").status_code == 303
     assert not hub.sql("SELECT FROM jobs")
     audit = hub.sql("SELECT action, object, username, address, detail FROM audit ORDER BY id OFFSET 1")
     assert [row["action"] for row in audit] == ["job.create", "job.update", "job.update", "job.delete"]

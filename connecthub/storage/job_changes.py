@@ -9,8 +9,8 @@ import asyncpg
 
 from connecthub.errors import NotFoundError, RefusedError
 from connecthub.storage import audit
+from connecthub.storage.audit import Actor
 from connecthub.storage.job_pages import DEFINITION
-from connecthub.storage.jobs import Actor
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database

@@ -100,7 +100,7 @@ ORDER BY id DESC LIMIT 1
 
 async def facts_at(db: Database, job_id: str, moment: datetime) -> Facts:
     """Everything that bears on whether the Job ran at `moment`, the whole minute from it."""
-    async with db.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+    async with db.transaction() as connection:
         revision = await connection.fetchrow(_IN_FORCE, job_id, moment)
         first = await connection.fetchval("SELECT min(saved_at) FROM job_revisions WHERE job_id = $1", job_id)
         missed = await connection.fetchrow(_MISSED, job_id, moment)

@@ -75,13 +75,13 @@ class JobFilter:
 async def count_jobs(db: Database, wanted: JobFilter) -> dict[str, int]:
     """How many Jobs match text and tag, by state."""
     columns = ", ".join(f"count(*) FILTER (WHERE {_STATE[state]}) AS {state}_jobs" for state in STATES)
-    row = await db.pool.fetchrow(f"{_FOUND} SELECT {columns} FROM found", *wanted.values())
+    row = await db.fetchrow(f"{_FOUND} SELECT {columns} FROM found", *wanted.values())
     return {state: int(row[f"{state}_jobs"]) if row else 0 for state in STATES}
 
 
 async def list_jobs(db: Database, wanted: JobFilter, sort: str, limit: int, offset: int) -> list[Row]:
     """One page of the Jobs that match; `sort` is one of SORTS."""
-    return await db.pool.fetch(
+    return await db.fetch(
         f"{_FOUND} SELECT * FROM found WHERE {_STATE[wanted.state]} ORDER BY {SORTS[sort]}, id LIMIT $4 OFFSET $5",
         *wanted.values(),
         limit,
@@ -91,7 +91,7 @@ async def list_jobs(db: Database, wanted: JobFilter, sort: str, limit: int, offs
 
 async def matching_ids(db: Database, wanted: JobFilter) -> list[str]:
     """The ids of all Jobs that match."""
-    rows = await db.pool.fetch(
+    rows = await db.fetch(
         f"{_FOUND} SELECT id FROM found WHERE {_STATE[wanted.state]} ORDER BY id", *wanted.values()
     )
     return [row["id"] for row in rows]
@@ -99,7 +99,7 @@ async def matching_ids(db: Database, wanted: JobFilter) -> list[str]:
 
 async def all_tags(db: Database) -> list[str]:
     """Every tag in use."""
-    rows = await db.pool.fetch("SELECT DISTINCT unnest(tags) AS tag FROM jobs ORDER BY tag LIMIT 200")
+    rows = await db.fetch("SELECT DISTINCT unnest(tags) AS tag FROM jobs ORDER BY tag LIMIT 200")
     return [row["tag"] for row in rows]
 
 
@@ -115,7 +115,7 @@ SELECT l.* FROM unnest($1::text[]) AS wanted(job_id), LATERAL (
 async def newest_runs(db: Database, job_ids: Sequence[str], count: int) -> dict[str, list[Row]]:
     """The `count` newest runs of each Job, newest first."""
     runs: dict[str, list[Row]] = {job_id: [] for job_id in job_ids}
-    for row in await db.pool.fetch(_LATEST, list(job_ids), count):
+    for row in await db.fetch(_LATEST, list(job_ids), count):
         runs[row["job_id"]].append(row)
     return runs
 
@@ -146,7 +146,7 @@ FROM good, bad
 
 async def job_health(db: Database, job_id: str) -> Row:
     """Streak of failures and since when, the last success, 30 days in figures, usual and longest seconds."""
-    row = await db.pool.fetchrow(_HEALTH, job_id)
+    row = await db.fetchrow(_HEALTH, job_id)
     assert row is not None  # noqa: S101 - aggregates always give a row
     return row
 
@@ -159,7 +159,7 @@ DEFINITION = (
 
 async def list_revisions(db: Database, job_id: str, limit: int, before: int = 2**31 - 1) -> list[Row]:
     """The newest revisions below the number `before`, newest first, whole."""
-    return await db.pool.fetch(
+    return await db.fetch(
         f"SELECT id, number, saved_at, saved_by, {DEFINITION} FROM job_revisions"
         " WHERE job_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3",
         job_id,
@@ -172,6 +172,15 @@ async def read_revision(db: Database, job_id: str, number: int) -> Row | None:
     """One revision of a Job by its number."""
     rows = await list_revisions(db, job_id, 1, number + 1)
     return rows[0] if rows and rows[0]["number"] == number else None
+
+
+async def revision_by_id(db: Database, job_id: str, revision_id: int) -> Row | None:
+    """One revision of a Job by its id."""
+    return await db.fetchrow(
+        f"SELECT id, number, saved_at, saved_by, {DEFINITION} FROM job_revisions WHERE job_id = $1 AND id = $2",
+        job_id,
+        revision_id,
+    )
 
 
 _WEIGHT = """
@@ -209,7 +218,7 @@ class Weight:
 async def weigh(db: Database, job_ids: Sequence[str]) -> Weight:
     """Counts for a confirmation, read now."""
     wanted = list(job_ids)
-    async with db.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+    async with db.transaction() as connection:
         jobs = await connection.fetch(
             "SELECT id, name, enabled, cron_expr, timezone, next_run_at, schedule_from, schedule_error, handler_path,"
             " public_cfg, revision_id FROM jobs WHERE id = ANY($1::text[]) ORDER BY lower(name), id",
@@ -226,4 +235,4 @@ async def weigh(db: Database, job_ids: Sequence[str]) -> Weight:
 
 async def table_counts(db: Database) -> dict[str, Any]:
     """Whether there is any Job at all: an empty list has another first step than a filter without a match."""
-    return {"any_job": await db.pool.fetchval("SELECT EXISTS (SELECT FROM jobs)")}
+    return {"any_job": await db.fetchval("SELECT EXISTS (SELECT FROM jobs)")}

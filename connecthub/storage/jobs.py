@@ -54,7 +54,7 @@ UPDATE jobs SET name = $2, tags = $3, enabled = $4, cron_expr = $5, timezone = $
     public_cfg = $8::jsonb, secret_cfg = CASE WHEN $18 THEN secret_cfg ELSE $9 END, misfire = $10,
     misfire_window_s = $11, overlap = $12, timeout_s = $13, max_attempts = $14, retry_delays = $15,
     rerun_lost = $16, priority = $17
-WHERE id = $1
+WHERE id = $1 AND revision_id = $19
 """
 
 
@@ -73,11 +73,19 @@ async def create_job(db: Database, job: JobDefinition, actor: Actor, detail: dic
         raise RefusedError(f"there is a Job {job.id} already") from None
 
 
-async def update_job(db: Database, job: JobDefinition, actor: Actor, detail: dict[str, Any]) -> None:
-    """Store what was changed. Raises NotFoundError, asyncpg.DataError for a value it refuses."""
+async def update_job(
+    db: Database, job: JobDefinition, actor: Actor, detail: dict[str, Any], seen: int
+) -> None:
+    """Store what was changed since the revision_id `seen`.
+
+    Raises NotFoundError, RefusedError where somebody has saved the Job meanwhile, asyncpg.DataError for a
+    value it refuses.
+    """
     async with db.transaction(actor.username) as connection:
-        done = await connection.execute(_UPDATE, *_values(job), job.keep_secret)
+        done = await connection.execute(_UPDATE, *_values(job), job.keep_secret, seen)
         if done == "UPDATE 0":
+            if await connection.fetchval("SELECT true FROM jobs WHERE id = $1", job.id):
+                raise RefusedError(f"Job {job.id} was changed meanwhile")
             raise NotFoundError(f"there is no Job {job.id}")
         await audit.record(connection, actor.username, "job.update", job.id, actor.address, detail)
 

@@ -11,7 +11,7 @@ _LARGEST_FIELD = 4 * 1024 * 1024
 
 async def read_form(request: Request) -> dict[str, str]:
     """The text fields of a posted form; 400 for what is none or holds what PostgreSQL cannot store."""
-    form: FormData = await request.form(max_fields=100, max_files=0, max_part_size=_LARGEST_FIELD)
+    form: FormData = await request.form(max_fields=1000, max_files=0, max_part_size=_LARGEST_FIELD)
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     if not all(is_storable(value) for value in fields.values()):
         raise HTTPException(400, "bad_request")

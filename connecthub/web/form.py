@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from connecthub.config import Settings
 from connecthub.cron import check
 from connecthub.cron_rule import CronError
 from connecthub.cron_words import explain
-from connecthub.errors import SecretError
-from connecthub.plugins.inspect import inspect_handler
-from connecthub.security.vault import Vault
 from connecthub.storage.jobs import JobDefinition, Row
+from connecthub.web.config_fields import WrongField, parse_json
 from connecthub.web.words import say
 
 MISFIRE = ("latest", "all", "skip")
@@ -30,28 +25,20 @@ _ANY = "* * * * *"
 _MOST_DELAYS = 100
 
 Values = dict[str, str]
-
-
-@dataclass
-class Checked:
-    """A definition, or the errors by field; `secret_keys` are the names of the secrets that were typed."""
-
-    errors: dict[str, list[str]] = field(default_factory=dict)
-    definition: JobDefinition | None = None
-    secret_keys: list[str] = field(default_factory=list)
+Errors = dict[str, list[str]]
 
 
 def new_values(zone: str) -> Values:
     """What the form of a new Job shows."""
     return {
         "id": "", "name": "", "tags": "", "enabled": "on", "cron_expr": "", "timezone": zone,
-        "handler_path": "", "public_cfg": "{}", "secret_cfg": "", "misfire": "latest",
+        "handler_path": "", "public_cfg": "{}", "secret_cfg": "{}", "misfire": "latest",
         "misfire_window_s": "3600", "overlap": "skip", "timeout_s": "", "max_attempts": "1",
         "retry_delays": "60, 300", "rerun_lost": "", "priority": "0",
     }  # fmt: skip
 
 
-def stored_values(job: Row) -> Values:
+def stored_values(job: Row | Mapping[str, Any]) -> Values:
     """What the form of a stored Job shows; never its secrets."""
     plain = ("id", "name", "cron_expr", "timezone", "handler_path", "misfire", "overlap")
     numbers = ("misfire_window_s", "timeout_s", "max_attempts", "priority")
@@ -77,49 +64,7 @@ def posted_values(posted: Mapping[str, str], shown: Values) -> Values:
     return values
 
 
-async def check_form(
-    values: Values, stored: Row | None, settings: Settings, vault: Vault, language: str
-) -> Checked:
-    """Check everything that was typed; `stored` is the Job being edited, None for a new one."""
-    reader = _Reader(values, language)
-    public, secret = reader.json("public_cfg"), None
-    keep = stored is not None and not values["secret_cfg"].strip()
-    if keep:
-        secret = _stored_secret(stored, vault)
-    else:
-        secret = reader.json("secret_cfg")
-    draft = reader.definition(is_new=stored is None)
-    if draft.handler_path:
-        report = await inspect_handler(
-            draft.handler_path,
-            packages=settings.plugins.packages,
-            path=settings.plugin_path,
-            public_cfg=public,
-            secret_cfg=secret,
-        )
-        if report.error:
-            reader.wrong("handler_path", report.error)
-        for problem in report.field_errors:
-            reader.wrong(problem.section, ": ".join(filter(None, (problem.field, problem.message))))
-    checked = Checked(reader.errors, secret_keys=[] if keep or secret is None else sorted(secret))
-    if not reader.errors:
-        token = vault.encrypt(secret) if secret and not keep else None
-        checked.definition = replace(draft, secret_cfg=token, keep_secret=keep)
-    return checked
-
-
-def _stored_secret(stored: Row | None, vault: Vault) -> dict[str, Any] | None:
-    """The stored secrets, None where they cannot be read: a Job with a lost key can still be disabled."""
-    token = None if stored is None else stored["secret_cfg"]
-    if token is None:
-        return {}
-    try:
-        return vault.decrypt(token)
-    except SecretError:
-        return None
-
-
-class _Reader:
+class Reader:
     """Reads typed values, and collects what is wrong with them."""
 
     def __init__(self, values: Values, language: str) -> None:
@@ -164,22 +109,24 @@ class _Reader:
 
     def json(self, name: str) -> dict[str, Any] | None:
         """The JSON object in a field, or None."""
+        where = ""
         try:
-            data = json.loads(self._values[name], parse_constant=_no_number, parse_float=_finite)
-        except (ValueError, RecursionError):
+            data = parse_json(self._values[name])
+        except WrongField as error:
+            if error.key == "characters":
+                self._say(name, "characters")
+                return None
+            where = self._where(error)
             data = None
         if not isinstance(data, dict):
-            self._say(name, name)
-            return None
-        try:
-            json.dumps(data, ensure_ascii=False).encode()  # a lone surrogate fails here
-            storable = not _has_zero(data)
-        except (UnicodeEncodeError, RecursionError):
-            storable = False
-        if not storable:
-            self._say(name, "characters")
+            self.wrong(name, say(self._language, f"error.{name}") + where)
             return None
         return data
+
+    def _where(self, error: WrongField) -> str:
+        if error.key != "json_at":
+            return ""
+        return say(self._language, "error.json_at", **error.details)
 
     def _id(self) -> str:
         job_id = self._text("id", required=True)
@@ -234,23 +181,3 @@ class _Reader:
 
 def _whole(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,12}", text.strip()) else None
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("a number beyond all bounds")
-    return number
-
-
-def _has_zero(value: object) -> bool:
-    """Whether a key or text holds the character U+0000, which PostgreSQL cannot store."""
-    if isinstance(value, dict):
-        return any("\0" in key or _has_zero(item) for key, item in value.items())
-    if isinstance(value, list):
-        return any(_has_zero(item) for item in value)
-    return isinstance(value, str) and "\0" in value

@@ -69,7 +69,7 @@ def _public(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
             yield Change("public_cfg", key, "removed", shown(before[key]))
         elif key not in before:
             yield Change("public_cfg", key, "added", None, shown(after[key]))
-        elif json.dumps(before[key]) != json.dumps(after[key]):  # 1 and true are equal in Python
+        elif _text(before[key]) != _text(after[key]):
             yield Change("public_cfg", key, "changed", shown(before[key]), shown(after[key]))
 
 
@@ -89,5 +89,10 @@ def secret_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[C
             yield Change("secret_cfg", key, "removed")
         elif key not in old:
             yield Change("secret_cfg", key, "added")
-        elif json.dumps(old[key]) != json.dumps(new[key]):
+        elif _text(old[key]) != _text(new[key]):
             yield Change("secret_cfg", key, "changed")
+
+
+def _text(value: Any) -> str:
+    """For comparing: 1 and true are equal in Python, and the order of keys means nothing in JSON."""
+    return json.dumps(value, sort_keys=True)

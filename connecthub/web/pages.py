@@ -8,7 +8,6 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import asyncpg
 from sqladmin import Admin
 from sqladmin.templating import Jinja2Templates
 from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -20,26 +19,14 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from connecthub.config import Settings
-from connecthub.errors import NotFoundError, RefusedError
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
-from connecthub.storage.jobs import Row, create_job, delete_job, read_job, update_job
-from connecthub.web import display
+from connecthub.web import display, job_words
 from connecthub.web.audit import AuditRoutes
-from connecthub.web.auth import actor
-from connecthub.web.fields import read_form
-from connecthub.web.form import (
-    MISFIRE,
-    OVERLAP,
-    Checked,
-    Values,
-    check_form,
-    new_values,
-    posted_values,
-    stored_values,
-)
 from connecthub.web.frame import FrameRoutes
 from connecthub.web.guard import NO_DATABASE, wants_json
+from connecthub.web.job_pages import job_routes
+from connecthub.web.job_views import JobAdmin
 from connecthub.web.overview import OverviewPages
 from connecthub.web.people import People
 from connecthub.web.roles import guarded
@@ -47,7 +34,7 @@ from connecthub.web.routes import RefusedRequest, RunActions
 from connecthub.web.run_list import RunList
 from connecthub.web.run_pages import RunPages
 from connecthub.web.users import UserAdmin, UserRoutes
-from connecthub.web.views import HubView, JobAdmin, JobLogAdmin
+from connecthub.web.views import HubView, JobLogAdmin
 from connecthub.web.words import LANGUAGES, say
 
 log = logging.getLogger(__name__)
@@ -86,12 +73,12 @@ class HubAdmin(Admin):
         """SQLAdmin's templates behind ours, with what ours need."""
         templates = super().init_templating_engine()
         display.install(templates.env)
+        job_words.install(templates.env)
         return templates
 
     def _routes(self) -> Sequence[BaseRoute]:
         runs = RunActions(self._database)
         post = ["POST"]
-        both = ["GET", "POST"]
         return [
             Mount("/statics", StaticFiles(packages=["sqladmin"]), name="statics"),
             Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
@@ -102,10 +89,7 @@ class HubAdmin(Admin):
             *AuditRoutes(self._database, self.page).routes(),
             *UserRoutes(self._database, self.page, self._user_view()).routes(),
             *People(self._settings, self._database, self.page).routes(),
-            Route("/jobs/create", self.create, name="create", methods=both),
-            Route("/jobs/edit/{pk:path}", self.edit, name="edit", methods=both),
-            Route("/jobs/delete/{pk:path}", self.delete, name="delete", methods=post),
-            Route("/jobs/{job_id:path}/run", runs.run, name="run", methods=post),
+            *job_routes(self._settings, self._database, self._vault, self.page, self._part),
             Route("/joblogs/{log_id}/retry", runs.retry, name="retry", methods=post),
             Route("/joblogs/{log_id}/cancel", runs.cancel, name="cancel", methods=post),
             Route("/{identity}/list", self.list, name="list"),
@@ -119,6 +103,10 @@ class HubAdmin(Admin):
         """The template `name` in the frame."""
         return await self.templates.TemplateResponse(request, name, context, status_code=status)
 
+    async def _part(self, request: Request, name: str, **context: Any) -> str:
+        """The template `name` by itself."""
+        return await self.templates.env.get_template(name).render_async(request=request, **context)
+
     async def list(self, request: Request) -> Response:
         """One page of a list."""
         view = self._find_model_view(request.path_params["identity"])
@@ -126,82 +114,6 @@ class HubAdmin(Admin):
             raise HTTPException(403)
         pagination = await view.list(request)
         return await self.page(request, view.list_template, pagination=pagination, model_view=view)
-
-    async def create(self, request: Request) -> Response:
-        """The form of a new Job, or the Job that it makes."""
-        shown = new_values(self._settings.scheduler.timezone)
-        if request.method == "GET":
-            return await self._form_page(request, shown, None)
-        return await self._save(request, shown, None)
-
-    async def edit(self, request: Request) -> Response:
-        """The form of a Job, or the Job as it was changed there."""
-        job = await read_job(self._database, request.path_params["pk"])
-        if job is None:
-            raise _no_job(request)
-        shown = stored_values(job)
-        if request.method == "GET":
-            return await self._form_page(request, shown, job)
-        return await self._save(request, shown, job)
-
-    async def delete(self, request: Request) -> Response:
-        """Delete a Job, unless a run of it is going."""
-        job_id, language = request.path_params["pk"], request.state.language
-        try:
-            await delete_job(self._database, job_id, actor(request))
-        except NotFoundError:
-            raise _no_job(request) from None
-        except RefusedError:
-            raise RefusedRequest(409, say(language, "delete_refused")) from None
-        return RedirectResponse("/admin/jobs/list", 303)
-
-    async def _save(self, request: Request, shown: Values, job: Row | None) -> Response:
-        values = posted_values(await read_form(request), shown)
-        if job is not None:
-            values["id"] = shown["id"]
-        language = request.state.language
-        checked = await check_form(values, job, self._settings, self._vault, language)
-        if checked.definition is not None:
-            await self._store(request, checked, shown, values, job)
-        if checked.errors:
-            if values["secret_cfg"].strip() and "secret_cfg" not in checked.errors:
-                checked.errors["secret_cfg"] = [say(language, "error.secret_again")]
-            return await self._form_page(request, values, job, checked.errors)
-        return RedirectResponse(f"/admin/jobs/details/{display.segment(values['id'])}", 303)
-
-    async def _store(
-        self, request: Request, checked: Checked, shown: Values, values: Values, job: Row | None
-    ) -> None:
-        """Write the definition; what the database refuses joins the errors."""
-        if checked.definition is None:
-            return
-        changed = sorted(name for name in values if values[name] != shown[name] and name != "secret_cfg")
-        detail = {"changed": changed, "secret_keys": checked.secret_keys}
-        store = create_job if job is None else update_job
-        language = request.state.language
-        try:
-            await store(self._database, checked.definition, actor(request), detail)
-        except NotFoundError:
-            raise _no_job(request) from None
-        except RefusedError:
-            checked.errors["id"] = [say(language, "error.taken")]
-        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
-            text = say(language, "error.refused", text=type(error).__name__)
-            checked.errors["public_cfg"] = [text]
-
-    async def _form_page(
-        self, request: Request, values: Values, job: Row | None, errors: Errors | None = None
-    ) -> Response:
-        return await self.page(
-            request,
-            "job_form.html",
-            400 if errors else 200,
-            values={**values, "secret_cfg": ""},
-            errors=errors or {},
-            job=job,
-            misfire=MISFIRE,
-            overlap=OVERLAP,
-        )
 
     async def _on_http_error(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
@@ -229,7 +141,3 @@ class HubAdmin(Admin):
         if wants_json(request.headers):
             return JSONResponse({"error": text}, status)
         return await self.page(request, "error.html", status, status_code=status, text=text)
-
-
-def _no_job(request: Request) -> RefusedRequest:
-    return RefusedRequest(404, say(request.state.language, "no_job", id=request.path_params["pk"]))

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from connecthub.errors import NotFoundError, RefusedError
 from connecthub.storage.database import Database
-from connecthub.storage.requests import cancel_run, request_run, retry_run
+from connecthub.storage.requests import cancel_run, retry_run
 from connecthub.web.auth import actor
 from connecthub.web.fields import read_form
 from connecthub.web.guard import wants_json
@@ -29,19 +29,10 @@ class RefusedRequest(Exception):
 
 
 class RunActions:
-    """Start, retry and cancel runs: each writes a row, which the engine finds."""
+    """Retry and cancel runs: each writes a row, which the engine finds."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    async def run(self, request: Request) -> Response:
-        """Queue a run of the Job now."""
-        job_id = request.path_params["job_id"]
-        try:
-            run_id = await request_run(self._database, job_id, actor=actor(request))
-        except NotFoundError:
-            raise _refused(request, 404, "no_job", job_id) from None
-        return _done(request, run_id)
 
     async def retry(self, request: Request) -> Response:
         """Queue the run again as it ran, or with `settings` = today; 409 while it is going."""

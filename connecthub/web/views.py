@@ -1,4 +1,4 @@
-"""The two model views of SQLAdmin: which rows a list shows, and what a page of one row shows."""
+"""What the model views of SQLAdmin share, and that of runs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from typing import Any, ClassVar
 
 from sqladmin import ModelView
 from sqladmin.pagination import Pagination
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, func, select
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from connecthub.cron_words import in_words
-from connecthub.errors import ScheduleError
 from connecthub.storage.database import Database
-from connecthub.storage.jobs import latest_runs, read_job, read_run
-from connecthub.storage.models import Job, JobLog
+from connecthub.storage.jobs import read_run
+from connecthub.storage.models import JobLog
 
 _COUNTED = 10_000  # counting all of a million rows would make each page slow
 _INT8 = 2**63 - 1
-_LATEST = 10
 
 
 class HubView(ModelView):
@@ -52,38 +49,6 @@ class HubView(ModelView):
         return Pagination(rows=list(rows), page=page, page_size=size, count=count)
 
 
-class JobAdmin(HubView, model=Job):
-    """Jobs: the list, and a Job with its latest runs."""
-
-    column_list: ClassVar[list[Any]] = [Job.id, Job.name, Job.enabled, Job.cron_expr, Job.next_run_at]
-    column_details_list = column_list
-    form_columns: ClassVar[list[Any]] = [Job.id]
-    list_template = "jobs.html"
-    details_template = "job.html"
-
-    def rows_query(self, request: Request) -> Select[Any]:
-        """By id; `search` in id, name, handler and tags; `enabled` 1 or 0."""
-        query = select(Job).order_by(Job.id)
-        enabled = request.query_params.get("enabled")
-        if enabled in ("0", "1"):
-            query = query.where(Job.enabled.is_(enabled == "1"))
-        search = request.query_params.get("search", "").strip()
-        if search:
-            texts = (Job.id, Job.name, Job.handler_path)
-            found = [text.icontains(search, autoescape=True) for text in texts]
-            query = query.where(or_(*found, Job.tags.any_() == search))
-        return query
-
-    async def get_object_for_details(self, request: Request) -> Any:
-        """The Job's row with its revision, or None."""
-        return await read_job(self.database, request.path_params["pk"])
-
-    async def details_context(self, request: Request) -> dict[str, Any]:
-        """The latest runs."""
-        job_id = request.path_params["pk"]
-        return {"runs": await latest_runs(self.database, job_id, _LATEST), "in_words": _words}
-
-
 class JobLogAdmin(HubView, model=JobLog):
     """Runs: read-only, newest first."""
 
@@ -112,8 +77,8 @@ class JobLogAdmin(HubView, model=JobLog):
         return await read_run(self.database, run_number(request.path_params["pk"]))
 
 
-# SQLAdmin makes its own identities while it makes the classes.
-JobAdmin.identity, JobLogAdmin.identity = "jobs", "joblogs"
+# SQLAdmin makes its own identity while it makes the class.
+JobLogAdmin.identity = "joblogs"
 
 
 def run_number(text: str) -> int:
@@ -128,10 +93,3 @@ def run_number(text: str) -> int:
 def pretty(text: str | None) -> str:
     """JSON text as people read it."""
     return "" if text is None else json.dumps(json.loads(text), ensure_ascii=False, indent=2)
-
-
-def _words(expression: str, language: str) -> str:
-    try:
-        return in_words(expression, language)
-    except ScheduleError:
-        return ""

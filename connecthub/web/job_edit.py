@@ -1,0 +1,272 @@
+"""The form of a Job: made, edited, and looked over while a person types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+import asyncpg
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from connecthub import cron
+from connecthub.config import Settings
+from connecthub.cron_words import explain, in_words
+from connecthub.errors import NotFoundError, RefusedError, ScheduleError
+from connecthub.security.vault import Vault
+from connecthub.storage.database import Database
+from connecthub.storage.job_pages import job_health, revision_by_id
+from connecthub.storage.jobs import Row, create_job, read_job, update_job
+from connecthub.storage.requests import request_run
+from connecthub.web.auth import actor
+from connecthub.web.config_fields import MISSING, WrongField, fields_of, parse_json, show
+from connecthub.web.fields import read_form
+from connecthub.web.form import MISFIRE, OVERLAP, Values, new_values, posted_values, stored_values
+from connecthub.web.job_actions import details
+from connecthub.web.job_diff import Change, differences, for_audit
+from connecthub.web.job_save import Checked, Checker, Typed, secrets_of
+from connecthub.web.routes import RefusedRequest
+from connecthub.web.words import say
+
+Page = Callable[..., Awaitable[Response]]
+_COMMON_ZONES = ("Asia/Shanghai", "Asia/Hong_Kong", "Asia/Singapore", "Asia/Tokyo", "Europe/Berlin",
+                 "Europe/London", "America/New_York", "America/Los_Angeles", "UTC")  # fmt: skip
+_FIRES = 5
+
+
+class JobEditor:
+    """The routes of the form. `page` renders a template in the frame, `part` one without it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        vault: Vault,
+        checker: Checker,
+        page: Page,
+        part: Callable[..., Awaitable[str]],
+    ) -> None:
+        self._settings, self._database, self._vault = settings, database, vault
+        self._checker, self._page, self._part = checker, page, part
+
+    def routes(self) -> list[BaseRoute]:
+        """Making, editing, and the preview, which changes nothing."""
+        both = ["GET", "POST"]
+        return [
+            Route("/jobs/create", self.create, name="create", methods=both),
+            Route("/jobs/edit/{pk:path}", self.edit, name="edit", methods=both),
+            Route("/jobs/preview", self.preview, name="job_preview", methods=["POST"]),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        """The form of a new Job, or the Job that it makes."""
+        shown = new_values(self._settings.scheduler.timezone)
+        if request.method == "GET":
+            shown["handler_path"] = request.query_params.get("handler", "")
+            return await self._form(request, Checked(shown), None, Typed.of({}))
+        posted = await read_form(request)
+        return await self._save(request, posted_values(posted, shown), posted, None)
+
+    async def edit(self, request: Request) -> Response:
+        """The form of a Job, or the Job as it was changed there."""
+        job = await self._job(request, request.path_params["pk"])
+        shown = stored_values(job)
+        if request.method == "GET":
+            return await self._form(request, Checked(shown), job, Typed.of({}))
+        posted = await read_form(request)
+        values = posted_values(posted, shown)
+        values["id"] = shown["id"]
+        return await self._save(request, values, posted, job)
+
+    async def _job(self, request: Request, job_id: str) -> Row:
+        job = await read_job(self._database, job_id)
+        if job is None:
+            raise RefusedRequest(404, say(request.state.language, "no_job", id=job_id))
+        return job
+
+    async def _save(
+        self, request: Request, values: Values, posted: dict[str, str], job: Row | None
+    ) -> Response:
+        typed, language = Typed.of(posted), request.state.language
+        if posted.get("do") == "fields":  # without JavaScript: the fields of another handler
+            return await self._form(request, Checked(values), job, typed)
+        if job is not None and posted.get("revision", str(job["revision_id"])) != str(job["revision_id"]):
+            return await self._conflict(request, values, posted, job)
+        checked = await self._checker.check(values, typed, job, language)
+        done = checked.definition is not None and await self._store(request, checked, job)
+        if checked.errors or not done:
+            if job is not None and not checked.errors:  # saved by somebody else a moment ago
+                job = await self._job(request, job["id"])
+                return await self._conflict(request, values, posted, job)
+            _ask_secrets_again(checked, typed, language)
+            return await self._form(request, checked, job, typed)
+        said = "" if job is None or checked.changes else "?said=unchanged"
+        if posted.get("then") == "run":
+            run_id = await request_run(self._database, values["id"], actor=actor(request))
+            return RedirectResponse(f"/admin/joblogs/details/{run_id}", 303)
+        return RedirectResponse(details(values["id"]) + said, 303)
+
+    async def _store(self, request: Request, checked: Checked, job: Row | None) -> bool:
+        """Write the definition; what the database refuses joins the errors. False: another saved first."""
+        definition = checked.definition
+        assert definition is not None  # noqa: S101 - the caller looked
+        names = sorted({change.field for change in checked.changes})
+        detail = {
+            "changed": names,
+            "secret_keys": checked.secret_keys,
+            "changes": for_audit(checked.changes),
+        }
+        language = request.state.language
+        try:
+            if job is None:
+                await create_job(self._database, definition, actor(request), detail)
+            elif checked.changes:
+                await update_job(self._database, definition, actor(request), detail, job["revision_id"])
+        except NotFoundError:
+            raise RefusedRequest(404, say(language, "no_job", id=definition.id)) from None
+        except RefusedError:
+            if job is not None:
+                return False
+            checked.errors["id"] = [say(language, "error.taken")]
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            text = say(language, "error.refused", text=type(error).__name__)
+            checked.errors["public_cfg"] = [text]
+        return True
+
+    async def _conflict(self, request: Request, values: Values, posted: dict[str, str], job: Row) -> Response:
+        """409: what somebody else saved. Fields that were left alone take the new values, typed ones stay."""
+        seen = posted.get("revision", "")
+        base = await revision_by_id(self._database, job["id"], int(seen) if seen.isdigit() else 0)
+        stored = stored_values(job)
+        changes: list[Change] = []
+        if base is not None:
+            changes = differences(dict(base), dict(job), self._vault)
+            before = stored_values({**dict(base), "id": job["id"]})
+            values = {name: stored[name] if text == before[name] else text for name, text in values.items()}
+        checked = Checked(values)
+        typed = Typed.of(posted)
+        _ask_secrets_again(checked, typed, request.state.language)
+        return await self._form(request, checked, job, typed, status=409, meanwhile=changes)
+
+    async def _form(
+        self,
+        request: Request,
+        checked: Checked,
+        job: Row | None,
+        typed: Typed,
+        status: int | None = None,
+        meanwhile: list[Change] | None = None,
+    ) -> Response:
+        context = await self._parts(request, checked, job, typed)
+        health = None if job is None else await job_health(self._database, job["id"])
+        context |= {
+            "values": {**checked.values, "secret_cfg": ""} if job else _without_secrets(checked.values),
+            "job": job,
+            "health": health,
+            "zones": _zones(),
+            "misfire": MISFIRE,
+            "overlap": OVERLAP,
+            "meanwhile": meanwhile,
+        }
+        status = status or (400 if checked.errors else 200)
+        return await self._page(request, "job_form.html", status, **context)
+
+    async def _parts(
+        self, request: Request, checked: Checked, job: Row | None, typed: Typed
+    ) -> dict[str, Any]:
+        """What the form shows beside the plain fields, and what the preview shows anew."""
+        found = await self._checker.catalogue.found()
+        values = checked.values
+        handler = found.get(values["handler_path"].strip())
+        fields = fields_of(handler.params if handler else None)
+        try:
+            parsed = parse_json(values["public_cfg"])
+        except WrongField:
+            parsed = None
+        base = parsed if isinstance(parsed, dict) else {}
+        wrong = {name[2:] for name in checked.errors if name.startswith("p.")}
+        shown = {
+            one.name: typed.params[one.name]
+            if one.name in wrong and one.name in typed.params
+            else show(one, base.get(one.name, MISSING))
+            for one in fields
+        }
+        stored = secrets_of(job, self._vault)
+        secret_fields = {one.name: one for one in fields_of(handler.secrets if handler else None)}
+        return {
+            "found": found,
+            "handler": handler,
+            "fields": fields,
+            "shown": shown,
+            "params_base": json.dumps(base, ensure_ascii=False),
+            "unknown_keys": [key for key in base if key not in shown] if fields else [],
+            "secret_rows": [
+                (key, secret_fields.get(key), key in (stored or {}))
+                for key in dict.fromkeys([*secret_fields, *(stored or {})])
+            ],
+            "unreadable": stored is None,
+            "errors": checked.errors,
+            "values": values,
+            "job": job,
+            **_schedule(values, request.state.language),
+        }
+
+    async def preview(self, request: Request) -> Response:
+        """The form looked over as it is now: cron in words, fires, fields, differences. Changes no row."""
+        posted = await read_form(request)
+        job = await read_job(self._database, posted.get("of", "")) if posted.get("of") else None
+        shown = stored_values(job) if job else new_values(self._settings.scheduler.timezone)
+        values = posted_values(posted, shown)
+        typed = Typed.of(posted)
+        checked = await self._checker.check(values, typed, job, request.state.language, load=False)
+        parts = await self._parts(request, checked, job, typed)
+        blocks = {
+            name: await self._part(
+                request, "job_form_parts.html", part=name, **parts, changes=checked.changes
+            )
+            for name in ("schedule", "fields", "about", "difference")
+        }
+        return JSONResponse({"blocks": blocks, "public_cfg": checked.values["public_cfg"],
+                             "public_error": checked.errors.get("public_cfg", [])})  # fmt: skip
+
+
+def _ask_secrets_again(checked: Checked, typed: Typed, language: str) -> None:
+    """Secrets that were typed well are gone all the same: the form says so."""
+    again = [say(language, "error.secret_again")]
+    if checked.values["secret_cfg"].strip() not in ("", "{}"):
+        checked.errors.setdefault("secret_cfg", again)
+    for key in typed.secrets:
+        checked.errors.setdefault(f"s.{key}", again)
+
+
+def _without_secrets(values: Values) -> Values:
+    return {**values, "secret_cfg": "{}" if values["secret_cfg"].strip() == "{}" else ""}
+
+
+def _schedule(values: Values, language: str) -> dict[str, Any]:
+    """The schedule in words and its next fires in its zone, or what is wrong with it."""
+    expression, zone = values["cron_expr"].strip(), values["timezone"].strip()
+    if not expression:
+        return {"words": "", "fires": [], "wrong_schedule": ""}
+    try:
+        fires = cron.next_fires(expression, zone, datetime.now(UTC), _FIRES)
+        local = ZoneInfo(zone)
+        marked = [(fire, fire.at.astimezone(local)) for fire in cron.moved(expression, zone, fires)]
+        return {"words": in_words(expression, language), "fires": marked, "wrong_schedule": ""}
+    except ScheduleError as error:
+        return {"words": "", "fires": [], "wrong_schedule": explain(error, language)}
+
+
+@lru_cache
+def _zones() -> list[str]:
+    """All zones by name, common ones first."""
+    known = available_timezones()
+    others = sorted(
+        name for name in known - set(_COMMON_ZONES) if "/" in name and not name.startswith("Etc/")
+    )
+    return [*_COMMON_ZONES, *others]

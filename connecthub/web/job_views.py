@@ -1,0 +1,199 @@
+"""The model view of Jobs: the list with its states, and the page of one Job with its tabs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
+
+from sqladmin.pagination import Pagination
+from starlette.requests import Request
+
+from connecthub import cron
+from connecthub.cron_words import explain, in_words
+from connecthub.errors import ScheduleError
+from connecthub.plugins.discover import Catalogue, Found
+from connecthub.security.vault import Vault
+from connecthub.storage.job_history import facts_at
+from connecthub.storage.job_pages import (
+    SORTS,
+    STATES,
+    JobFilter,
+    all_tags,
+    count_jobs,
+    job_health,
+    list_jobs,
+    list_revisions,
+    newest_runs,
+)
+from connecthub.storage.jobs import Row, read_job
+from connecthub.storage.models import Job
+from connecthub.web.config_fields import fields_of
+from connecthub.web.job_charts import bars
+from connecthub.web.job_diff import Change, differences
+from connecthub.web.job_save import secrets_of
+from connecthub.web.job_why import answer
+from connecthub.web.views import HubView
+
+Revision = tuple[Row, list[Change] | None]
+
+TABS = ("overview", "configuration", "revisions", "why")
+_DOTS = 20
+_BARS = 60
+_LATEST = 10
+_REVISIONS = 50
+_FIRES = 10
+
+
+@dataclass
+class JobList(Pagination):
+    """One page of Jobs, with the newest runs of each and how many there are in each state."""
+
+    wanted: JobFilter = field(default_factory=JobFilter)
+    sort: str = "failing"
+    counts: dict[str, int] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    runs: dict[str, list[Row]] = field(default_factory=dict)
+    found: Found = field(default_factory=Found)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the filter could be why a Job is missing."""
+        return self.wanted != JobFilter()
+
+
+class JobAdmin(HubView, model=Job):
+    """Jobs: the list, and a Job with its tabs."""
+
+    column_list: ClassVar[list[Any]] = [Job.id, Job.name, Job.enabled, Job.cron_expr, Job.next_run_at]
+    column_details_list = column_list
+    form_columns: ClassVar[list[Any]] = [Job.id]
+    list_template = "jobs.html"
+    details_template = "job.html"
+    catalogue: ClassVar[Catalogue]
+    vault: ClassVar[Vault]
+
+    async def list(self, request: Request) -> Pagination:
+        """One page of the Jobs that the URL asks for."""
+        wanted, sort = asked(request)
+        counts = await count_jobs(self.database, wanted)
+        size = min(
+            max(self.validate_page_number(request.query_params.get("pageSize"), self.page_size), 1), 100
+        )
+        page = max(self.validate_page_number(request.query_params.get("page"), 1), 1)
+        page = min(page, Pagination.max_page(counts[wanted.state], size))
+        rows = await list_jobs(self.database, wanted, sort, size, (page - 1) * size)
+        listed = JobList(rows=rows, page=page, page_size=size, count=counts[wanted.state])
+        listed.wanted, listed.sort, listed.counts = wanted, sort, counts
+        listed.tags = await all_tags(self.database)
+        listed.runs = await newest_runs(self.database, [row["id"] for row in rows], _DOTS)
+        if not rows and not listed.is_filtered:
+            listed.found = await self.catalogue.found()
+        return listed
+
+    async def get_object_for_details(self, request: Request) -> Any:
+        """The Job's row with its revision, or None."""
+        return await read_job(self.database, request.path_params["pk"])
+
+    async def details_context(self, request: Request) -> dict[str, Any]:
+        """What the tab of the URL shows."""
+        job_id, now = request.path_params["pk"], datetime.now(UTC)
+        job = await read_job(self.database, job_id)
+        if job is None:  # deleted a moment ago
+            return {}
+        tab = request.query_params.get("tab", "")
+        tab = tab if tab in TABS else "overview"
+        handler = (await self.catalogue.found()).get(job["handler_path"])
+        runs = (await newest_runs(self.database, [job_id], _BARS))[job_id]
+        health = await job_health(self.database, job_id)
+        context: dict[str, Any] = {"tab": tab, "tabs": TABS, "handler": handler, "runs": runs[:_LATEST]}
+        context |= {"health": health, "bars": bars(runs, health["usual_s"]), "now": now}
+        context |= self._schedule(job, request.state.language, now)
+        if tab == "configuration":
+            context["secret_keys"] = sorted(secrets_of(job, self.vault) or {})
+            context["fields"] = {one.name: one for one in fields_of(handler.params if handler else None)}
+        elif tab == "revisions":
+            context["revisions"] = await self._revisions(job_id)
+        elif tab == "why":
+            context |= await self._why(request, job, now)
+        return context
+
+    def _schedule(self, job: Row, language: str, now: datetime) -> dict[str, Any]:
+        """The schedule in words and its next fires, or what is wrong with it."""
+        try:
+            fires = cron.next_fires(job["cron_expr"], job["timezone"], now, _FIRES)
+            marked = cron.moved(job["cron_expr"], job["timezone"], fires)
+            zone = ZoneInfo(job["timezone"])
+        except ScheduleError as error:
+            return {"words": "", "fires": [], "wrong_schedule": explain(error, language)}
+        return {
+            "words": in_words(job["cron_expr"], language),
+            "fires": [(fire, fire.at.astimezone(zone)) for fire in marked],
+            "wrong_schedule": job["schedule_error"],
+        }
+
+    async def _revisions(self, job_id: str) -> Sequence[Revision]:
+        """Each revision with what it changed; None for the first one, and for the oldest that is shown."""
+        rows = await list_revisions(self.database, job_id, _REVISIONS + 1)
+        older = [*rows[1:], None]
+        return [
+            (row, None if before is None else differences(dict(before), dict(row), self.vault))
+            for row, before in zip(rows, older, strict=True)
+        ][:_REVISIONS]
+
+    async def _why(self, request: Request, job: Row, now: datetime) -> dict[str, Any]:
+        """The answer for the moment of the URL, and the fire times of late to pick from."""
+        zone, wrong = _zone(request.query_params.get("zone"), job["timezone"])
+        text = request.query_params.get("at", "")
+        moment = _moment(text, zone)
+        found = None
+        if moment is not None:
+            found = answer(await facts_at(self.database, job["id"], moment), moment, now)
+        try:
+            span = cron.span(job["cron_expr"], job["timezone"], now - timedelta(days=62), now, keep=_FIRES)
+            late = [at.astimezone(zone) for at in reversed(span.newest)]
+        except ScheduleError:
+            late = []
+        local = (moment or now).astimezone(zone)
+        return {
+            "answer": found,
+            "asked_at": local,
+            "zone": zone.key,
+            "late": late,
+            "wrong_moment": bool(text and moment is None) or wrong,
+        }
+
+
+def asked(request: Request) -> tuple[JobFilter, str]:
+    """Filter and order that a URL names; what it names wrongly counts as not named."""
+    query = request.query_params
+    state, sort = query.get("state", ""), query.get("sort", "")
+    wanted = JobFilter(query.get("q", "").strip(), query.get("tag", ""), state if state in STATES else "all")
+    return wanted, sort if sort in SORTS else "failing"
+
+
+def _zone(name: str | None, default: str) -> tuple[ZoneInfo, bool]:
+    """The zone of that name, and whether there is none."""
+    for candidate in (name or default, default):
+        try:
+            return ZoneInfo(candidate), candidate != (name or default)
+        except (KeyError, ValueError, OSError):
+            continue
+    return ZoneInfo("UTC"), True
+
+
+def _moment(text: str, zone: ZoneInfo) -> datetime | None:
+    """The start of the minute that a `datetime-local` input names, in UTC."""
+    try:
+        local = datetime.fromisoformat(text)
+        aware = local if local.tzinfo else local.replace(tzinfo=zone)
+        moment = aware.astimezone(UTC).replace(second=0, microsecond=0)
+    except (ValueError, OverflowError):
+        return None
+    return moment if 1970 <= moment.year < 9000 else None
+
+
+# SQLAdmin makes its own identity while it makes the class.
+JobAdmin.identity = "jobs"

@@ -1,0 +1,101 @@
+"""Sentences about a Job: its schedule, its policies, and why it did not run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import jinja2
+from jinja2.runtime import Context
+
+from connecthub.cron_words import in_words
+from connecthub.errors import ScheduleError
+from connecthub.web.job_diff import shown
+from connecthub.web.job_why import Answer
+from connecthub.web.words import say, say_reason
+
+
+def install(env: jinja2.Environment) -> None:
+    """Add these functions and filters to the templates."""
+    env.globals.update(words_of=words_of, span_of=_span, policies=_policies, why=_why)
+    env.filters.update(parsed=json.loads, shown=shown)
+
+
+def words_of(expression: str, language: str) -> str:
+    """A cron expression in words, empty for one that is not valid."""
+    try:
+        return in_words(expression, language)
+    except ScheduleError:
+        return ""
+
+
+def span(language: str, seconds: float) -> str:
+    """A stretch of time in the units that a person would use."""
+    if seconds < 10 and seconds != round(seconds):
+        return say(language, "seconds", n=f"{seconds:.1f}")
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return say(language, "seconds", n=rest)
+    if minutes < 60:
+        return say(language, "minutes", m=minutes, s=f"{rest:02}")
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return say(language, "hours", h=hours, m=f"{minutes:02}")
+    return say(language, "days", d=hours // 24, h=hours % 24)
+
+
+def policies(job: Mapping[str, Any], language: str) -> list[str]:
+    """What happens when something goes wrong, a sentence for each policy."""
+    lines = [
+        say(language, f"policy.misfire.{job['misfire']}", window=span(language, job["misfire_window_s"])),
+        say(language, f"policy.overlap.{job['overlap']}"),
+    ]
+    if job["timeout_s"] is None:
+        lines.append(say(language, "policy.timeout_default"))
+    elif job["timeout_s"]:
+        lines.append(say(language, "policy.timeout", span=span(language, job["timeout_s"])))
+    else:
+        lines.append(say(language, "policy.no_timeout"))
+    if job["max_attempts"] > 1:
+        delays = job["retry_delays"][: job["max_attempts"] - 1]
+        told = ", ".join(span(language, delay) for delay in delays) or span(language, 0)
+        lines.append(say(language, "policy.attempts", n=job["max_attempts"], delays=told))
+    else:
+        lines.append(say(language, "policy.one_attempt"))
+    if job["rerun_lost"]:
+        lines.append(say(language, "policy.rerun_lost"))
+    if job["priority"]:
+        lines.append(say(language, "policy.priority", n=job["priority"]))
+    return lines
+
+
+def why(answer: Answer, zone: str, language: str) -> str:
+    """The sentence of an answer, its times in `zone`."""
+    info = ZoneInfo(zone)
+    values: dict[str, object] = {}
+    for name, value in answer.values.items():
+        if isinstance(value, datetime):
+            values[name] = f"{value.astimezone(info):%Y-%m-%d %H:%M}"
+        elif value is None:
+            values[name] = "—"
+        else:
+            values[name] = say_reason(language, value) if name == "reason" else value
+    return say(language, f"why.{answer.key}", **values)
+
+
+@jinja2.pass_context
+def _span(context: Context, seconds: float | None) -> str:
+    return "—" if seconds is None else span(context["request"].state.language, seconds)
+
+
+@jinja2.pass_context
+def _policies(context: Context, job: Mapping[str, Any]) -> list[str]:
+    return policies(job, context["request"].state.language)
+
+
+@jinja2.pass_context
+def _why(context: Context, answer: Answer, zone: str) -> str:
+    return why(answer, zone, context["request"].state.language)

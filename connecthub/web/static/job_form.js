@@ -1,0 +1,86 @@
+// The form of a Job while a person types: one debounced preview, which changes nothing and gets no secret.
+
+const form = document.getElementById("job-form");
+const secret = /^(s\.|nv\.|secret_cfg$)/;
+document.documentElement.classList.add("hub-has-js");
+let timer = 0;
+let latest = 0;
+let changed = false;
+
+function typed() {
+  const fields = new URLSearchParams();
+  for (const [name, value] of new FormData(form)) if (!secret.test(name)) fields.append(name, value);
+  if (form.dataset.of) fields.set("of", form.dataset.of);
+  else fields.set("secret_cfg", "{}");
+  return fields;
+}
+
+async function preview() {
+  const mine = ++latest;
+  const answer = await fetch("/admin/jobs/preview", { method: "POST", body: typed() });
+  if (!answer.ok || mine !== latest) return; // what came in the meantime is newer
+  const { blocks, public_cfg: json } = await answer.json();
+  for (const [name, html] of Object.entries(blocks)) {
+    const block = form.querySelector(`[data-block="${name}"]`);
+    // A block that holds the focus is never taken away under the hand.
+    if (block && !block.contains(document.activeElement) && block.dataset.html !== html) {
+      block.innerHTML = html;
+      block.dataset.html = html;
+    }
+  }
+  const area = form.elements.public_cfg;
+  // The text follows the fields only while a field is being typed in.
+  if (document.activeElement?.name?.startsWith("p.") && area.value !== json) {
+    area.value = json;
+    const base = form.querySelector("input[name=params_base]");
+    if (base) base.value = JSON.stringify(JSON.parse(json));
+  }
+}
+
+function soon() {
+  clearTimeout(timer);
+  timer = setTimeout(preview, 300);
+}
+
+form.addEventListener("input", (event) => {
+  changed = true;
+  if (!secret.test(event.target.name) && !event.isComposing) soon();
+});
+form.addEventListener("compositionend", soon);
+form.addEventListener("focusout", () => changed && soon());
+
+form.addEventListener("click", (event) => {
+  const { pick, cron, format } = event.target.closest("button")?.dataset ?? {};
+  if (pick !== undefined) {
+    form.elements.handler_path.value = pick;
+    form.querySelector(".hub-picker").open = false;
+    form.elements.handler_path.focus();
+  } else if (cron !== undefined) {
+    form.elements.cron_expr.value = cron;
+  } else if (format !== undefined) {
+    const area = form.elements[format];
+    try {
+      area.value = JSON.stringify(JSON.parse(area.value), null, 2);
+    } catch {
+      return; // the preview says where it is wrong
+    }
+  } else return;
+  changed = true;
+  soon();
+});
+
+addEventListener("keydown", (event) => {
+  if (event.key === "s" && (event.ctrlKey || event.metaKey) && !event.isComposing) {
+    event.preventDefault();
+    document.getElementById("save").click();
+  }
+});
+
+form.addEventListener("submit", () => {
+  changed = false;
+});
+addEventListener("beforeunload", (event) => {
+  if (changed) event.preventDefault();
+});
+
+form.querySelector("[aria-invalid]")?.focus();
