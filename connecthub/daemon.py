@@ -46,6 +46,8 @@ def run(settings: Settings) -> None:
     Raises StartupError where it cannot start as configured.
     """
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
+    _make_data_dir(settings.data_dir)
+    _check_plugin_path(settings)
     hub_log = setup_logging(settings.logs.level, settings.log_dir)
     hub_log.exclude(capture.belongs_to_run)
     with capture.capturing():
@@ -164,6 +166,14 @@ def _make_data_dir(data_dir: Path) -> None:
             f"data folder {data_dir} cannot be written: {error.strerror}; make it writable for this user, "
             "or set [data] dir (CONNECTHUB_DATA__DIR) to another one"
         ) from None
+
+
+def _check_plugin_path(settings: Settings) -> None:
+    if not settings.plugin_path.is_dir():
+        raise ConfigError(
+            f"[plugins] path {settings.plugin_path} is no folder; set it (CONNECTHUB_PLUGINS__PATH) to "
+            f"the one that holds the packages {', '.join(settings.plugins.packages)}"
+        )
 
 
 async def _open_vault(settings: Settings, db: Database) -> Vault:

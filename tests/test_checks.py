@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,3 +37,16 @@ def test_nothing_that_belongs_to_one_machine_is_committed() -> None:
     assert not [name for name in names if Path(name).name in ("uv.lock", "package-lock.json", "config.toml")]
     pins = (ROOT / "constraints.txt").read_text()
     assert "://" not in pins and all("==" in line for line in pins.splitlines())
+
+
+def test_the_readme_starts_with_the_two_commands_and_ci_runs_the_second() -> None:
+    start, test = re.findall(r"```sh\n(.*?)\n```", (ROOT / "README.md").read_text(), re.S)[:2]
+    assert start.endswith("python -m connecthub") and "pytest" in test
+    assert test in (ROOT / ".ci" / "run").read_text().splitlines()
+    assert f"```sh\n{start}\n```" in (ROOT / "README.zh-CN.md").read_text()
+
+
+def test_direct_dependencies_have_both_bounds() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    assert not [one for one in named if not re.search(r"==|>=.*,<", one)]

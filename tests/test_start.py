@@ -59,8 +59,13 @@ def test_a_taken_port(tmp_path: Path) -> None:
 
 def test_an_unwritable_data_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    line = refused(tmp_path, CONNECTHUB_DATA__DIR=str(tmp_path / "file" / "data"), CONNECTHUB_LOGS__DIR="off")
+    line = refused(tmp_path, CONNECTHUB_DATA__DIR=str(tmp_path / "file" / "data"))
     assert "data folder" in line and "[data] dir" in line
+
+
+def test_a_plugin_folder_that_is_none(tmp_path: Path) -> None:
+    line = refused(tmp_path, CONNECTHUB_PLUGINS__PATH=str(tmp_path / "nowhere"))
+    assert "nowhere" in line and "[plugins] path" in line
 
 
 def test_a_key_that_others_can_read_and_a_key_that_does_not_fit(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ WRONG = [
     ("id", "", "required"),
     ("id", "a/b", "letter or digit"),
     ("id", "taken", "already"),
+    ("id", "run", "another id"),
     ("cron_expr", "0 0 31 2 *", "never"),
     ("cron_expr", "", "5 fields"),
     ("timezone", "Mars/Base", "Mars/Base"),
@@ -104,3 +105,18 @@ def test_the_classes_of_a_handler_check_its_fields(hub: Hub) -> None:
     assert hub.post("/admin/jobs/create", **typed).status_code == 303
     # What was stored is checked as well when it is kept.
     assert hub.post("/admin/jobs/edit/sync-1", **{**typed, "secret_cfg": ""}).status_code == 303
+
+
+def test_a_job_may_be_called_like_an_address_and_yet_only_it_is_run(hub: Hub) -> None:
+    for job_id in ("delete", "edit", "run", "sync-1"):  # by SQL: the form refuses such ids
+        insert_job(hub, job_id)
+    for job_id in ("delete", "edit", "run"):
+        assert hub.post(f"/admin/jobs/{job_id}/run").status_code == 303
+    assert [row["id"] for row in hub.sql("SELECT id FROM jobs ORDER BY id")] == [
+        "delete",
+        "edit",
+        "run",
+        "sync-1",
+    ]
+    runs = hub.sql("SELECT job_id FROM job_logs ORDER BY id")
+    assert [row["job_id"] for row in runs] == ["delete", "edit", "run"]

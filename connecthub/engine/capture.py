@@ -24,6 +24,7 @@ TAIL_BYTES = 50 * 1024
 TRUNCATED = "[TRUNCATED]"
 _PIECE = 64 * 1024  # characters of printed text that are looked at in one go
 _LONG_LINE = 1024  # bytes
+_SOURCE_CHARS = 200  # of a logger's name
 _MESSAGE_LINES = 50_000  # characters of WARNING lines kept for the message
 
 current: contextvars.ContextVar[RunLog | None] = contextvars.ContextVar("connecthub_run_log", default=None)
@@ -59,6 +60,7 @@ class RunLog:
             self.warnings.append(text)
             self._warning_chars += len(text)
         moment = datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds")[:-6]
+        source = " ".join(self.masker.text(source[: 10 * _SOURCE_CHARS]).split())[:_SOURCE_CHARS]
         prefix = f"{moment}Z {level} {source}: "
         with self._lock:
             if not self._closed:

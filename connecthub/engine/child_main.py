@@ -83,7 +83,7 @@ class LinkedLog(capture.RunLog):
 
     def add(self, level: str, source: str, text: str, created: float) -> None:
         """Masked and cut here already: a cut in the hub would not see the secrets that it goes through."""
-        self._link.send({"log": [level[:50], source[:200], self.masked(text), created]})
+        self._link.send({"log": [level[:50], source[:2000], self.masked(text), created]})
 
 
 class Child:

@@ -155,9 +155,12 @@ class HeldRuns(dict[int, HeldRun]):
         self._changed.set()
 
     async def drain(self, seconds: float) -> None:
-        """Return when the code of all has returned, or after `seconds`; ends may still wait to be stored."""
+        """Return when the code of all has returned or is given up, or after `seconds`.
+
+        Ends may still wait to be stored.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not all(run.returned for run in self.values()):
+                while not all(run.returned or run.is_overdue for run in self.values()):
                     self._changed.clear()
                     await self._changed.wait()

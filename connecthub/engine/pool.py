@@ -6,6 +6,7 @@ A run holds one of the pool's places until its code has really returned.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import sys
@@ -43,7 +44,8 @@ class Mailbox(Generic[Item]):
         self._items.append(item)
         if not self._woken:
             self._woken = True
-            self._loop.call_soon_threadsafe(self._drain)
+            with contextlib.suppress(RuntimeError):  # the loop has ended: the process is about to
+                self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
         self._woken = False  # before reading: an item that comes now wakes the loop again

@@ -19,6 +19,8 @@ MISFIRE = ("latest", "all", "skip")
 OVERLAP = ("skip", "queue", "allow")
 _SWITCHES = ("enabled", "rerun_lost")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+# Parts of the admin's own addresses: /admin/jobs/delete/run must not mean two things.
+_RESERVED = frozenset({"create", "delete", "details", "edit", "list", "preview", "restore", "run"})
 _LONGEST = 200  # characters of an id, a name or a tag
 _INT4 = 2**31 - 1
 _ANY = "* * * * *"
@@ -132,6 +134,8 @@ class Reader:
         job_id = self._text("id", required=True)
         if job_id and not _ID.fullmatch(job_id):
             self._say("id", "id")
+        elif job_id in _RESERVED:
+            self._say("id", "reserved", id=job_id)
         return job_id
 
     def _text(self, name: str, *, required: bool = False) -> str:

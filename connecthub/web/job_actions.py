@@ -49,6 +49,8 @@ class JobActions:
         """A confirmation is a GET that changes nothing; what it asks for is a POST."""
         post, both = ["POST"], ["GET", "POST"]
         return [
+            # First: a Job that came by SQL may be called "delete", and running it must delete no other.
+            Route("/jobs/{job_id:path}/run", self.run, name="run", methods=both),
             Route("/jobs-bulk/confirm", self.confirm, name="job_confirm"),
             Route("/jobs-bulk/run", self.run_many, name="job_run_many", methods=post),
             Route("/jobs-bulk/enable", self.enable, name="job_enable", methods=post),
@@ -57,7 +59,6 @@ class JobActions:
             Route("/jobs-bulk/delete", self.delete, name="job_delete", methods=post),
             Route("/jobs/delete/{pk:path}", self.delete, name="delete", methods=post),
             Route("/jobs/restore/{number:int}/{pk:path}", self.restore, name="job_restore", methods=both),
-            Route("/jobs/{job_id:path}/run", self.run, name="run", methods=both),
         ]
 
     async def confirm(self, request: Request) -> Response:

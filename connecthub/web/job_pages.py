@@ -28,6 +28,6 @@ def job_routes(
     catalogue = Catalogue(settings.plugins.packages, settings.plugin_path)
     JobAdmin.catalogue, JobAdmin.vault = catalogue, vault
     return [
-        *JobEditor(settings, database, vault, Checker(settings, vault, catalogue), page, part).routes(),
         *JobActions(database, vault, catalogue, page).routes(),
+        *JobEditor(settings, database, vault, Checker(settings, vault, catalogue), page, part).routes(),
     ]

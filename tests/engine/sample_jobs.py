@@ -130,6 +130,7 @@ class LeakJob(BaseJob):
         password = secrets["password"]
         print("printed", password)
         log.warning("logged %r", password)
+        logging.getLogger(f"client.{password}\nforged").info("by a logger of that name")
         self.ctx.mask("token-got-later")
         log.info("token-got-later")
         if params.get("fail"):

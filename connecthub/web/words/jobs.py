@@ -97,6 +97,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Must begin with a letter or digit and hold only letters, digits and . _ - :",
         "必须以字母或数字开头，只能包含字母、数字和 . _ - :",
     ),
+    "error.reserved": (
+        "“{id}” stands in addresses of the admin: choose another id.",
+        "“{id}”已用于管理页面的地址，请换一个 ID。",
+    ),
     "error.taken": ("There is a Job with this id already.", "已有使用该 ID 的任务。"),
     "error.long": ("At most {limit} characters.", "最多 {limit} 个字符。"),
     "error.public_cfg": ("public_cfg must be a JSON object", "public_cfg must be a JSON object"),
