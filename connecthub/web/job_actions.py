@@ -147,7 +147,8 @@ class JobActions:
         job = await read_job(self._database, request.path_params["pk"])
         if job is None:
             raise _no_job(request, request.path_params["pk"])
-        revision = await read_revision(self._database, job["id"], request.path_params["number"])
+        number = request.path_params["number"]
+        revision = await read_revision(self._database, job["id"], number) if number < 2**31 - 1 else None
         if revision is None:
             raise HTTPException(404, "not_found")
         changes = differences(dict(job), dict(revision), self._vault)

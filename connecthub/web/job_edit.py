@@ -141,7 +141,11 @@ class JobEditor:
     async def _conflict(self, request: Request, values: Values, posted: dict[str, str], job: Row) -> Response:
         """409: what somebody else saved. Fields that were left alone take the new values, typed ones stay."""
         seen = posted.get("revision", "")
-        base = await revision_by_id(self._database, job["id"], int(seen) if seen.isdigit() else 0)
+        base = await revision_by_id(
+            self._database,
+            job["id"],
+            int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 19 else 0,
+        )
         stored = stored_values(job)
         changes: list[Change] = []
         if base is not None:

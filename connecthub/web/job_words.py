@@ -15,6 +15,7 @@ from connecthub.cron_words import in_words
 from connecthub.errors import ScheduleError
 from connecthub.web.job_diff import shown
 from connecthub.web.job_why import Answer
+from connecthub.web.times import length
 from connecthub.web.words import say, say_reason
 
 
@@ -33,18 +34,14 @@ def words_of(expression: str, language: str) -> str:
 
 
 def span(language: str, seconds: float) -> str:
-    """A stretch of time in the units that a person would use."""
-    if seconds < 10 and seconds != round(seconds):
-        return say(language, "seconds", n=f"{seconds:.1f}")
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return say(language, "seconds", n=rest)
-    if minutes < 60:
-        return say(language, "minutes", m=minutes, s=f"{rest:02}")
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return say(language, "hours", h=hours, m=f"{minutes:02}")
-    return say(language, "days", d=hours // 24, h=hours % 24)
+    """A stretch of time; of whole seconds, minutes and hours, which people set, nothing but those is said."""
+    if seconds < 60 and seconds == round(seconds):
+        return say(language, "seconds", n=round(seconds))
+    if seconds < 3600 and not seconds % 60:
+        return say(language, "whole_minutes", m=round(seconds) // 60)
+    if seconds < 86400 and not seconds % 3600:
+        return say(language, "whole_hours", h=round(seconds) // 3600)
+    return length(seconds, language)
 
 
 def policies(job: Mapping[str, Any], language: str) -> list[str]:

@@ -293,9 +293,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "first_revision": ("The Job was made.", "新建任务。"),
     "n_changes": ("{n} changes", "{n} 处改动"),
     "one_per_line": ("One per line.", "每行一个。"),
-    "range": ("{low} … {high}", "{low} … {high}"),
     "default_is": ("Default: {value}", "默认：{value}"),
     "unset_default": ("default: {value}", "默认：{value}"),
+    "whole_minutes": ("{m} min", "{m} 分钟"),
+    "whole_hours": ("{h} h", "{h} 小时"),
     "policy.misfire.latest": (
         "Missed fire times: the newest one is made up, if it is at most {window} old.",
         "错过触发时补跑最近一次，期限 {window}。",

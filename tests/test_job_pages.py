@@ -1,0 +1,425 @@
+"""The pages of Jobs over HTTP: what a person sees, changes, and is told before and after."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from connecthub.config import Settings
+from tests.web_hub import CANARY, GOOD, OWN, Hub, errors_of, insert_job, insert_run
+
+pytest_plugins = ["tests.web_hub"]
+
+FORM = '''
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from connecthub.plugins import BaseJob
+
+
+class FormJob(BaseJob):
+    """Copies <b>people</b>.
+
+    Second paragraph.
+    """
+
+    class Params(BaseModel):
+        base_url: str = Field(description="Where <it> is")
+        hours: int = Field(24, ge=1, le=168)
+        kind: Literal["full", "delta"] = "full"
+        names: list[str] = []
+        dry_run: bool = False
+
+    class Secrets(BaseModel):
+        user: str
+        token: str
+
+    def run(self, params, secrets):
+        return {}
+'''
+HANDLER = "webjobs.forms:FormJob"
+
+
+@pytest.fixture
+def formed(hub: Hub, settings: Settings) -> Hub:
+    """A hub whose package has a handler with models."""
+    (Path(settings.plugin_path) / "webjobs" / "forms.py").write_text(FORM)
+    return hub
+
+
+def make(hub: Hub, **changes: str) -> None:
+    secret = json.dumps({"user": "li", "token": CANARY})
+    form = {**GOOD, "handler_path": HANDLER, "secret_cfg": secret, **changes}
+    answer = hub.post("/admin/jobs/create", **form)
+    assert answer.status_code == 303, errors_of(answer.text)
+
+
+def shown_form(hub: Hub, path: str) -> dict[str, str]:
+    """What a browser would send of the form without a change."""
+    page = hub.client.get(path).text
+    fields: dict[str, str] = {}
+    for tag in re.findall(r"<input\b[^>]*>", page):
+        parts = dict(re.findall(r'([\w-]+)="([^"]*)"', tag))
+        if "name" in parts and "disabled" not in tag and parts["name"] not in ("q", "next", "language"):
+            if parts.get("type") != "checkbox" or " checked" in tag:
+                fields[parts["name"]] = unescape(parts.get("value", ""))
+    for name, text in re.findall(r'<textarea\b[^>]*\bname="([^"]+)"[^>]*>\n?(.*?)</textarea>', page, re.S):
+        fields[name] = unescape(text)
+    for name, options in re.findall(r'<select\b[^>]*\bname="([^"]+)"[^>]*>(.*?)</select>', page, re.S):
+        chosen = re.search(r'value="([^"]*)" selected', options)
+        fields[name] = unescape(chosen[1]) if chosen else ""
+    return fields
+
+
+def job_row(hub: Hub) -> dict[str, object]:
+    return dict(hub.sql("SELECT * FROM jobs WHERE id = 'sync-1'")[0])
+
+
+def test_the_list_finds_filters_and_sorts(hub: Hub) -> None:
+    for job_id in ("ok-1", "bad-1", "off-1"):
+        insert_job(hub, job_id)
+    hub.sql("UPDATE jobs SET tags = '{hr}', name = 'People' WHERE id = 'ok-1'")
+    hub.sql("UPDATE jobs SET enabled = false WHERE id = 'off-1'")
+    insert_run(hub, "SUCCESS", "ok-1")
+    insert_run(hub, "FAILURE", "bad-1")
+    insert_run(hub, "SKIPPED", "bad-1")
+    insert_run(hub, "FAILURE", "off-1")
+
+    def listed(query: str) -> list[str]:
+        return re.findall(r'data-key="([^"]*)"', hub.page(f"/admin/jobs/list{query}"))
+
+    assert listed("")[0] == "bad-1", "what fails comes first"
+    assert listed("?state=failing") == ["bad-1"] and listed("?state=disabled") == ["off-1"]
+    assert listed("?tag=hr") == ["ok-1"] and listed("?q=PEOPLE") == ["ok-1"] and listed("?q=o_") == []
+    assert listed("?sort=name") == ["bad-1", "off-1", "ok-1"]
+    assert listed("?sort=-name") == ["ok-1", "off-1", "bad-1"]
+    assert len(listed("?state=nonsense&sort=nonsense")) == 3
+    page = hub.page("/admin/jobs/list")
+    assert "(1) ✖" in page and "Failing 1" in page and 'class="hub-mark-failure"' in page
+
+
+def test_an_empty_list_says_what_to_do_first(hub: Hub) -> None:
+    page = hub.page("/admin/jobs/list")
+    assert "2 handlers found" in page and "/admin/jobs/create?handler=webjobs.jobs%3APlainJob" in page
+    assert "No Job matches." in hub.page("/admin/jobs/list?q=nothing")
+
+
+def test_switching_clearing_and_deleting_many(hub: Hub) -> None:
+    for job_id in ("a-1", "b-1"):
+        insert_job(hub, job_id)
+        insert_run(hub, "SUCCESS", job_id)
+    going = insert_run(hub, "QUEUED", "b-1")
+    many = "id=a-1&id=b-1"
+    assert "1 ended" not in hub.page(f"/admin/jobs-bulk/confirm?action=disable&{many}")
+    page = hub.page(f"/admin/jobs-bulk/confirm?action=clear&{many}")
+    assert "Deletes 2 ended records" in page and "Delete 2 records" in page
+
+    ids = "a-1\nb-1"
+    answer = hub.post("/admin/jobs-bulk/disable", ids=ids, back="/admin/jobs/list?q=x")
+    assert answer.headers["location"] == "/admin/jobs/list?q=x&said=disabled&n=2"
+    assert not hub.sql("SELECT FROM jobs WHERE enabled")
+    assert (
+        hub.post("/admin/jobs-bulk/enable", ids=ids, back="//evil")
+        .headers["location"]
+        .startswith("/admin/jobs/list?said=enabled&n=2")
+    )
+    assert hub.post("/admin/jobs-bulk/clear", ids=ids).headers["location"].endswith("said=cleared&n=2")
+    assert [row["id"] for row in hub.sql("SELECT id FROM job_logs")] == [going], "what is going stays"
+
+    page = hub.page(f"/admin/jobs-bulk/confirm?action=delete&{many}")
+    assert f"/admin/joblogs/details/{going}" in page and "Disable instead" in page
+    assert hub.post("/admin/jobs-bulk/delete", ids=ids, typed="2").status_code == 409
+    hub.post(f"/admin/joblogs/{going}/cancel")
+    assert hub.post("/admin/jobs-bulk/delete", ids=ids, typed="3").status_code == 400
+    assert hub.post("/admin/jobs/delete/a-1").status_code == 400, "the id must be typed"
+    assert len(hub.sql("SELECT FROM jobs")) == 2
+    assert hub.post("/admin/jobs-bulk/delete", ids=ids, typed="2").status_code == 303
+    assert not hub.sql("SELECT FROM jobs")
+    actions = [row["action"] for row in hub.sql("SELECT action FROM audit ORDER BY id OFFSET 1")]
+    assert actions == [
+        *["job.disable"] * 2, *["job.enable"] * 2, *["job.clear"] * 2, "run.cancel", *["job.delete"] * 2,
+    ]  # fmt: skip
+
+
+def test_running_many_and_all_that_match(hub: Hub) -> None:
+    for job_id in ("a-1", "b-1", "other"):
+        insert_job(hub, job_id)
+    page = hub.page("/admin/jobs-bulk/confirm?action=run&all=1&q=-1")
+    assert "Run 2 Jobs now?" in page
+    assert hub.post("/admin/jobs-bulk/run", ids="a-1\nb-1\ngone").status_code == 303
+    rows = hub.sql("SELECT job_id FROM job_logs ORDER BY id")
+    assert [row["job_id"] for row in rows] == ["a-1", "b-1"]
+    hub.page("/admin/jobs-bulk/confirm?action=explode&id=a-1", 400)
+    hub.page("/admin/jobs-bulk/confirm?action=clear&id=nowhere", 404)
+    assert "No Job was selected." in hub.page("/admin/jobs-bulk/confirm?action=clear")
+
+
+def test_the_form_draws_the_fields_of_the_models(formed: Hub) -> None:
+    raw = formed.client.get(f"/admin/jobs/create?handler={HANDLER}").text
+    assert "Copies &lt;b&gt;people&lt;/b&gt;." in raw and "<b>people" not in raw
+    assert "Where &lt;it&gt; is" in raw and "1 … 168" in raw and "Default: 24" in raw
+    for name in ("p.base_url", "p.hours", "p.kind", "p.names", "p.dry_run", "s.user", "s.token"):
+        assert f'name="{name}"' in raw, name
+    # Fields alone, without a word of JSON.
+    form = shown_form(formed, f"/admin/jobs/create?handler={HANDLER}")
+    form |= {
+        "id": "sync-1", "cron_expr": "0 * * * *", "p.base_url": "http://oa", "p.hours": "48",
+        "p.kind": '"delta"', "p.names": "a\nb\n", "p.dry_run": "true", "s.user": "li", "s.token": CANARY,
+    }  # fmt: skip
+    answer = formed.post("/admin/jobs/create", **form)
+    assert answer.status_code == 303, errors_of(answer.text)
+    job = job_row(formed)
+    assert json.loads(str(job["public_cfg"])) == {
+        "base_url": "http://oa", "hours": 48, "kind": "delta", "names": ["a", "b"], "dry_run": True,
+    }  # fmt: skip
+    assert formed.vault.decrypt(str(job["secret_cfg"])) == {"user": "li", "token": CANARY}
+
+
+def test_a_wrong_field_is_told_beside_it_in_the_readers_language(formed: Hub) -> None:
+    form = shown_form(formed, f"/admin/jobs/create?handler={HANDLER}")
+    form |= {"id": "sync-1", "cron_expr": "0 * * * *", "p.hours": "abc", "s.user": "li", "s.token": CANARY}
+    answer = formed.post("/admin/jobs/create", **form)
+    page = unescape(answer.text)
+    assert answer.status_code == 400 and CANARY not in page
+    assert 'id="p.hours-error">Must be a whole number from 1 to 168, got “abc”.' in page
+    assert 'id="p.base_url-error">Required.' in page and 'value="abc"' in page
+    assert 'id="s.token-error">What was typed here is not kept' in page
+    answer = formed.post("/admin/jobs/create", headers={**OWN, "Accept-Language": "zh-CN"}, **form)
+    assert "必须是 1 到 168 的整数，当前为“abc”。" in answer.text and "必填。" in answer.text
+
+
+def test_one_secret_is_replaced_without_knowing_the_others(formed: Hub) -> None:
+    make(formed)
+    form = shown_form(formed, "/admin/jobs/edit/sync-1")
+    assert form["s.token"] == "" and CANARY not in str(form)
+    assert formed.post("/admin/jobs/edit/sync-1", **{**form, "s.user": "wang"}).status_code == 303
+    assert formed.vault.decrypt(str(job_row(formed)["secret_cfg"])) == {"user": "wang", "token": CANARY}
+    form = shown_form(formed, "/admin/jobs/edit/sync-1")
+    changes = {"r.user": "1", "nk.1": "extra", "nv.1": "x" * 8}
+    refused = formed.post("/admin/jobs/edit/sync-1", **{**form, **changes})
+    assert 'id="s.user-error">Required.' in refused.text, "the model needs it"
+    form["nk.1"], form["nv.1"] = "extra", "sesame-77"
+    assert formed.post("/admin/jobs/edit/sync-1", **form).status_code == 303
+    assert formed.vault.decrypt(str(job_row(formed)["secret_cfg"]))["extra"] == "sesame-77"
+    page = formed.page("/admin/jobs/details/sync-1?tab=revisions")
+    assert "replaced" in page and "added" in page and "sesame" not in page and CANARY not in page
+    audit = str(formed.sql("SELECT detail FROM audit"))
+    assert "sesame" not in audit and CANARY not in audit and "extra" in audit
+
+
+def test_saving_without_a_change_writes_no_revision(formed: Hub) -> None:
+    make(formed)
+    form = shown_form(formed, "/admin/jobs/edit/sync-1")
+    form["s.user"] = "li"  # the same value again
+    answer = formed.post("/admin/jobs/edit/sync-1", **form)
+    assert answer.headers["location"].endswith("?said=unchanged")
+    assert len(formed.sql("SELECT FROM job_revisions")) == 1
+    assert "Nothing was changed" in formed.page(answer.headers["location"])
+
+
+def test_the_second_editor_is_told_and_overwrites_nothing_unseen(formed: Hub) -> None:
+    make(formed)
+    mine = shown_form(formed, "/admin/jobs/edit/sync-1")
+    theirs = {**mine, "timeout_s": "77", "name": "Theirs"}
+    assert formed.post("/admin/jobs/edit/sync-1", **theirs).status_code == 303
+    answer = formed.post("/admin/jobs/edit/sync-1", **{**mine, "name": "Mine", "priority": "3"})
+    page = unescape(answer.text)
+    assert answer.status_code == 409 and "admin has saved revision 2 meanwhile." in page
+    assert "<ins>77</ins>" in page and "<ins>Theirs</ins>" in page
+    assert 'value="Mine"' in page and 'value="77"' in page, "typed text stays, the rest is new"
+    assert job_row(formed)["name"] == "Theirs"
+    again = {**mine, "name": "Mine", "priority": "3", "timeout_s": "77"}
+    again["revision"] = str(job_row(formed)["revision_id"])
+    assert formed.post("/admin/jobs/edit/sync-1", **again).status_code == 303
+    job = job_row(formed)
+    assert (job["name"], job["timeout_s"], job["priority"]) == ("Mine", 77, 3)
+
+
+def test_save_and_run_once(hub: Hub) -> None:
+    answer = hub.post("/admin/jobs/create", **{**GOOD, "then": "run"})
+    [row] = hub.sql("SELECT id FROM job_logs WHERE job_id = 'sync-1' AND trigger = 'manual'")
+    assert answer.headers["location"] == f"/admin/joblogs/details/{row['id']}"
+
+
+def test_a_revision_is_restored_after_its_difference_was_shown(formed: Hub) -> None:
+    make(formed)
+    form = shown_form(formed, "/admin/jobs/edit/sync-1")
+    changed = {**form, "timeout_s": "60", "s.token": "another-secret"}
+    assert formed.post("/admin/jobs/edit/sync-1", **changed).status_code == 303
+    page = formed.page("/admin/jobs/restore/1/sync-1")
+    assert "Saves revision 1 again as revision 3; 2 fields change" in page
+    assert "another-secret" not in page and CANARY not in page
+    seen = str(job_row(formed)["revision_id"])
+    assert formed.post("/admin/jobs/restore/1/sync-1", revision="1").status_code == 409
+    assert formed.post("/admin/jobs/restore/1/sync-1", revision=seen).status_code == 303
+    job = job_row(formed)
+    assert job["timeout_s"] is None and formed.vault.decrypt(str(job["secret_cfg"]))["token"] == CANARY
+    numbers = [row["number"] for row in formed.sql("SELECT number FROM job_revisions ORDER BY number")]
+    assert numbers == [1, 2, 3]
+    formed.page("/admin/jobs/restore/9/sync-1", 404)
+    formed.page("/admin/jobs/restore/99999999999999999999/sync-1", 404)
+    formed.page("/admin/jobs/restore/1/none", 404)
+
+
+def test_one_run_with_other_parameters(formed: Hub) -> None:
+    make(formed)
+    insert_run(formed, "QUEUED")
+    page = formed.page("/admin/jobs/sync-1/run")
+    assert "Run “Sync” now?" in page and "Try it (dry run)" in page
+    form = shown_form(formed, "/admin/jobs/sync-1/run")
+    answer = formed.post("/admin/jobs/sync-1/run", **{**form, "p.hours": "2"})
+    run_id = int(answer.headers["location"].rsplit("/", 1)[1])
+    [row] = formed.sql("SELECT params FROM job_logs WHERE id = $1", run_id)
+    assert json.loads(row["params"]) == {"hours": 2}
+    refused = formed.post("/admin/jobs/sync-1/run", **{**form, "p.hours": "0"})
+    assert refused.status_code == 400 and 'value="0"' in refused.text
+    dry = formed.post("/admin/jobs/sync-1/run", **{**form, "try": "1"})
+    [row] = formed.sql(
+        "SELECT params FROM job_logs WHERE id = $1", int(dry.headers["location"].rsplit("/", 1)[1])
+    )
+    assert json.loads(row["params"]) == {"dry_run": True}
+    plain = formed.post("/admin/jobs/sync-1/run")
+    [row] = formed.sql(
+        "SELECT params FROM job_logs WHERE id = $1", int(plain.headers["location"].rsplit("/", 1)[1])
+    )
+    assert row["params"] is None
+    assert formed.post("/admin/jobs/sync-1/run", public_cfg="[1]").status_code == 400
+
+
+def test_the_preview_changes_nothing_and_keeps_no_secret(formed: Hub) -> None:
+    make(formed)
+    form = {**shown_form(formed, "/admin/jobs/edit/sync-1"), "of": "sync-1", "cron_expr": "5 9-18 * * 1-5"}
+    before = formed.sql("SELECT xmin, * FROM jobs")
+    answer = formed.post("/admin/jobs/preview", **{**form, "p.hours": "9", "timeout_s": "5"}).json()
+    assert "Monday to Friday" in answer["blocks"]["schedule"]
+    assert answer["blocks"]["schedule"].count("<li>") == 5
+    assert "<ins>9</ins>" in answer["blocks"]["difference"] and json.loads(answer["public_cfg"])["hours"] == 9
+    assert (
+        "25 is above 23"
+        in formed.post("/admin/jobs/preview", **{**form, "cron_expr": "0 25 * * *"}).json()["blocks"][
+            "schedule"
+        ]
+    )
+    assert formed.post("/admin/jobs/preview").status_code == 200
+    assert formed.sql("SELECT xmin, * FROM jobs") == before and CANARY not in str(answer)
+
+
+def test_hostile_text_is_shown_as_text(hub: Hub) -> None:
+    evil = '"><script>alert(1)</script>'
+    hub.sql(
+        "INSERT INTO jobs (id, name, cron_expr, handler_path, tags) VALUES ($1, $1, 'x', $1, ARRAY[$1])", evil
+    )
+    insert_run(hub, "FAILURE", evil)
+    hub.sql("UPDATE job_logs SET message = $1, reason = $1", evil)
+    name = quote(evil, safe="")
+    for path in (
+        "jobs/list", f"jobs/details/{name}", f"jobs/details/{name}?tab=revisions",
+        f"jobs/details/{name}?tab=why",
+        f"jobs/details/{name}?tab=configuration", f"jobs/edit/{name}", f"jobs/{name}/run",
+        f"jobs-bulk/confirm?action=delete&id={name}", f"jobs/restore/1/{name}",
+    ):  # fmt: skip
+        answer = hub.client.get(f"/admin/{path}")
+        assert answer.status_code == 200, path
+        assert "<script>alert" not in answer.text, path
+
+
+def why(hub: Hub, at: datetime, zone: str = "UTC") -> str:
+    page = hub.page(f"/admin/jobs/details/sync-1?tab=why&at={at:%Y-%m-%dT%H:%M}&zone={zone}")
+    found = re.search(r'class="hub-sentence">([^<]*)<', page)
+    assert found, page
+    return unescape(found[1])
+
+
+def test_why_it_did_not_run(hub: Hub) -> None:
+    insert_job(hub)
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    day = now - timedelta(days=1)
+    hub.sql("ALTER TABLE job_revisions DISABLE TRIGGER USER")
+    hub.sql("UPDATE job_revisions SET saved_at = $1", day - timedelta(days=9))
+    hub.sql("ALTER TABLE job_revisions ENABLE TRIGGER USER")
+    run_id = insert_run(hub)
+    hub.sql(
+        "UPDATE job_logs SET trigger = 'schedule', scheduled_for = $1, started_at = $1 WHERE id = $2",
+        day,
+        run_id,
+    )
+    assert why(hub, day) == "It ran: see this run."
+    assert why(hub, day, "Asia/Shanghai") != why(hub, day), "the moment is meant in the zone that was picked"
+    assert why(hub, day + timedelta(minutes=5)).startswith("Not due: the next fire time is")
+    assert why(hub, now + timedelta(days=2)).startswith("Not yet: it fires at")
+    assert why(hub, day - timedelta(days=30)).startswith("The Job did not exist yet")
+    assert why(hub, day + timedelta(hours=1)).startswith("It was due, and the records do not say")
+
+    hub.sql(
+        "UPDATE job_logs SET status = 'SKIPPED', reason = 'overlap', meta = $2 WHERE id = $1",
+        run_id,
+        '{"blocked_by": 41}',
+    )
+    assert why(hub, day) == "Skipped: the last run was still going."
+    assert "/admin/joblogs/details/41" in hub.page(
+        f"/admin/jobs/details/sync-1?tab=why&at={day:%Y-%m-%dT%H:%M}&zone=UTC"
+    )
+
+
+def test_why_names_the_stretch_in_which_no_hub_was_up(hub: Hub) -> None:
+    insert_job(hub)
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    hub.sql("ALTER TABLE job_revisions DISABLE TRIGGER USER")
+    hub.sql("UPDATE job_revisions SET saved_at = $1", now - timedelta(days=9))
+    hub.sql("ALTER TABLE job_revisions ENABLE TRIGGER USER")
+    end, begin = now - timedelta(hours=2), now - timedelta(hours=6)
+    for started, seen in ((now - timedelta(days=3), begin), (end + timedelta(minutes=1), now)):
+        hub.sql(
+            "INSERT INTO hubs (worker_id, name, version, places, started_at, seen_at)"
+            " VALUES (gen_random_uuid(), 'h', '1', 4, $1, $2)",
+            started,
+            seen,
+        )
+    missed = {"missed": {"from": (begin + timedelta(hours=1)).isoformat(), "to": end.isoformat(), "count": 4}}
+    run_id = insert_run(hub, "SKIPPED")
+    hub.sql(
+        "UPDATE job_logs SET trigger = 'schedule', reason = 'missed', scheduled_for = $1, meta = $2"
+        " WHERE id = $3",
+        end,
+        json.dumps(missed),
+        run_id,
+    )
+    middle = begin + timedelta(hours=2)
+    told = why(hub, middle)
+    assert told.startswith("Not started: no hub was up from") and f"{begin:%Y-%m-%d %H:%M}" in told
+    page = hub.page(f"/admin/jobs/details/sync-1?tab=why&at={middle:%Y-%m-%dT%H:%M}&zone=UTC")
+    assert f"#{run_id}" in page, "with the row it rests on"
+
+
+def test_why_names_who_disabled_and_who_paused(hub: Hub) -> None:
+    insert_job(hub)
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    hub.post("/admin/jobs-bulk/disable", ids="sync-1")
+    soon = now + timedelta(minutes=2)
+    assert why(hub, soon).startswith("Disabled by admin on ")
+    hub.post("/admin/jobs-bulk/enable", ids="sync-1")
+    hub.sql("ALTER TABLE job_revisions DISABLE TRIGGER USER")
+    hub.sql("UPDATE job_revisions SET saved_at = saved_at - interval '1 day'")
+    hub.sql("ALTER TABLE job_revisions ENABLE TRIGGER USER")
+    hub.sql("UPDATE hub_state SET paused_at = now() - interval '5 hours', paused_by = 'li.na'")
+    due = now.replace(minute=0) - timedelta(hours=1)
+    assert why(hub, due).startswith("Paused by li.na since ")
+    for query in ("at=x", "at=2026-13-01T00:00", "at=2026-01-01T00:00&zone=Mars/Base", "at=0001-01-01T00:00"):
+        assert "Pick a date" in hub.page(f"/admin/jobs/details/sync-1?tab=why&{query}"), query
+
+
+def test_the_job_page_shows_fires_and_marks_those_a_clock_change_moves(hub: Hub) -> None:
+    insert_job(hub)
+    hub.sql("UPDATE jobs SET cron_expr = '30 2 * 3 0', timezone = 'Europe/Berlin'")
+    page = hub.page("/admin/jobs/details/sync-1")
+    assert page.count("<li><span title=") == 10 and "02:30 does not exist that day" in page
+    assert "Does nothing." in page
+    for tab in ("configuration", "revisions", "nonsense"):
+        hub.page(f"/admin/jobs/details/sync-1?tab={tab}")
