@@ -180,7 +180,8 @@ async def _open_vault(settings: Settings, db: Database) -> Vault:
     """The vault, whose key is made only while no secret waits for another one, and fits what is stored."""
     tokens = await keys.stored_tokens(db)
     vault = await asyncio.to_thread(Vault.open, settings.fernet_key_path, may_create=not tokens)
-    if not all(vault.fits(token) for token in tokens):
+    # One token that was broken by itself is its Job's trouble; a wrong key fits none.
+    if tokens and not any(vault.fits(token) for token in tokens):
         raise KeyFileError(
             f"key file {settings.fernet_key_path} does not fit the secrets in the database; put back the key "
             "they were saved with, or set [security] fernet_key_path to it"

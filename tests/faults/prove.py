@@ -257,6 +257,9 @@ def main() -> int:
         chaos.rage(options.minutes * 60)
         calm = time.monotonic()
         stage.until_ticked()
+        stage.sql(
+            "UPDATE jobs SET enabled = false"
+        )  # or the next minute would begin before this one has ended
         due = stage.fires(first)
         stage.settle(240)
         verdict = stage.judge(due)
