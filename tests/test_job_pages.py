@@ -307,6 +307,9 @@ def test_the_preview_changes_nothing_and_keeps_no_secret(formed: Hub) -> None:
             "schedule"
         ]
     )
+    assert 'name="s.token"' in answer["blocks"]["secrets"]
+    picked = formed.post("/admin/jobs/preview", secret_cfg="{}", handler_path=HANDLER).json()
+    assert 'name="s.user"' in picked["blocks"]["secrets"], "a picked handler brings its secrets"
     assert formed.post("/admin/jobs/preview").status_code == 200
     assert formed.sql("SELECT xmin, * FROM jobs") == before and CANARY not in str(answer)
 

@@ -233,7 +233,7 @@ class JobEditor:
             name: await self._part(
                 request, "job_form_parts.html", part=name, **parts, changes=checked.changes
             )
-            for name in ("schedule", "fields", "about", "difference")
+            for name in ("schedule", "fields", "secrets", "about", "difference")
         }
         return JSONResponse({"blocks": blocks, "public_cfg": checked.values["public_cfg"],
                              "public_error": checked.errors.get("public_cfg", [])})  # fmt: skip

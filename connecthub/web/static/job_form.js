@@ -15,6 +15,10 @@ function typed() {
   return fields;
 }
 
+function isTouched(block) {
+  return [...block.querySelectorAll("input")].some((input) => (input.type === "checkbox" ? input.checked : input.value));
+}
+
 async function preview() {
   const mine = ++latest;
   const answer = await fetch("/admin/jobs/preview", { method: "POST", body: typed() });
@@ -22,8 +26,9 @@ async function preview() {
   const { blocks, public_cfg: json } = await answer.json();
   for (const [name, html] of Object.entries(blocks)) {
     const block = form.querySelector(`[data-block="${name}"]`);
-    // A block that holds the focus is never taken away under the hand.
-    if (block && !block.contains(document.activeElement) && block.dataset.html !== html) {
+    // A block that holds the focus, or a secret just typed, is never taken away under the hand.
+    const held = block?.contains(document.activeElement) || (name === "secrets" && isTouched(block));
+    if (block && !held && block.dataset.html !== html) {
       block.innerHTML = html;
       block.dataset.html = html;
     }

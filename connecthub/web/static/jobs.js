@@ -32,11 +32,12 @@ document.addEventListener("click", (event) => {
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (form.id === "bulk") {
+  if (form.matches("#bulk")) {
+    // form.id and form.action would be its inputs of these names.
     event.preventDefault();
     const query = new URLSearchParams(new FormData(form));
     query.set("action", event.submitter?.value ?? "");
-    openDialog(`${form.action}?${query}`);
+    openDialog(`${form.getAttribute("action")}?${query}`);
   } else if (form.dataset.confirm) {
     event.preventDefault();
     openDialog(form.dataset.confirm);
