@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -12,13 +13,14 @@ import pytest
 from pydantic import ValidationError
 
 from connecthub.errors import AccessError, ConfigurationError, CredentialsError
+from connecthub.integrations.seeyon import Cell, ExportRow, FormField
 from connecthub.plugins import BaseJob, RunContext
 from extensions.sync_oa_to_didi.job import (
     SyncOAToDidiExportFormJob,
     SyncOAToDidiLegalEntitySyncJob,
     SyncOAToDidiTokenJob,
 )
-from extensions.sync_oa_to_didi.sync import SyncError
+from extensions.sync_oa_to_didi.sync import Report, SyncError, read_assignments
 from tests.standins import Dataset, DidiStandin, Fault, OaStandin, make_dataset, member, oa_row
 from tests.standins.__main__ import job_settings
 from tests.standins.clients import forget_tokens
@@ -150,6 +152,42 @@ def test_an_employee_in_several_rows(hub: Hub) -> None:
     assert (result["success"], result["skipped"], result["failed"]) == (2, 1, 2)
     assert [error["row"] for error in result["errors"]] == [2, 4]
     assert "different companies" in result["errors"][0]["error"]
+
+
+def test_a_row_that_is_none_fails_alone(hub: Hub) -> None:
+    good = [oa_row(f"E{number:05}", COMPANY) for number in range(3)]
+    hub.rows(*good)
+    bad: list[Any] = [
+        {"subData": {}},
+        {"masterData": None},
+        None,
+        "a row",
+        {"masterData": {"field0001": "x"}},
+    ]
+    for number, company in (("E\x00", COMPANY), ("E9", "A\x00B"), ("9" * 100_000, COMPANY)):
+        bad.append(oa_row(number, company))
+    hub.data.rows = [good[0], *bad, *good[1:]]
+    result = hub.sync()
+    assert (result["total"], result["success"], result["failed"]) == (11, 3, 8)
+    assert [error["row"] for error in result["errors"]] == list(range(2, 10))
+    text = json.dumps(result, ensure_ascii=False)
+    assert "\\u0000" not in text and text.encode() and len(text) < 5000
+
+
+def test_a_lone_surrogate_is_told_in_a_form_that_can_be_stored() -> None:
+    fields = (FormField("a", "工号", "", ""), FormField("b", "所属公司", "", ""))
+    cells = {"a": Cell("E\ud800", ""), "b": Cell(COMPANY, "")}
+    report = Report(1, lambda done, total: None)
+    assert read_assignments([ExportRow(1, fields, cells)], report) == []
+    assert json.dumps(report.errors, ensure_ascii=False).encode()
+
+
+def test_parameters_that_did_refuses_are_the_employees_own_once_something_worked(hub: Hub) -> None:
+    hub.rows(*(oa_row(f"E{number:05}", COMPANY) for number in range(30)))
+    refused = Fault(200, {"errno": 10003, "errmsg": "bad parameter"})
+    hub.didi.fail_next(DETAIL, None, *[refused] * 12)
+    result = hub.sync()
+    assert (result["success"], result["failed"]) == (18, 12)
 
 
 def test_only_the_first_50_errors_are_kept_and_all_are_counted(hub: Hub) -> None:

@@ -16,6 +16,7 @@ from connecthub.errors import (
     AccessError,
     ConfigurationError,
     CredentialsError,
+    DataError,
     IntegrationError,
     RateError,
     RemoteError,
@@ -146,6 +147,8 @@ class HttpClient(ABC):
             raise RemoteError(f"{where}: no answer in time ({type(error).__name__})") from None
         except httpx.HTTPError as error:
             raise RemoteError(f"{where}: the exchange broke off ({type(error).__name__})") from None
+        except (httpx.InvalidURL, ValueError) as error:  # such as a lone surrogate, or a value without end
+            raise DataError(f"{where}: a value cannot be sent ({type(error).__name__})") from None
         log.debug("%s: HTTP %d, %d bytes", where, response.status_code, len(response.content))
         return response
 

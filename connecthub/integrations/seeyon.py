@@ -7,7 +7,7 @@ use, other pages say 20 and 23; it counts as 10 here.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Unpack
 
 import httpx
@@ -79,12 +79,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class ExportRow:
-    """One row: `number` counts from 1 over all pages, `cells` are by field name, `sub_data` is as sent."""
+    """One row: `number` counts from 1 over all pages, `cells` are by field name, `sub_data` is as sent.
+
+    A row that is no row has no cells, and its `problem` says so.
+    """
 
     number: int
     fields: tuple[FormField, ...]
     cells: Mapping[str, Cell]
     sub_data: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
 
     def names(self, display: str) -> list[str]:
         """The names of the fields displayed as `display`; of several, those that the row itself has."""
@@ -152,7 +156,7 @@ class SeeyonClient(HttpClient):
                 raise RemoteError(f"{self._where('POST', _EXPORT_PATH)}: page {page} repeats the one before")
             for row in answer.rows:
                 number += 1
-                yield ExportRow(number, row.fields, row.cells, row.sub_data)
+                yield replace(row, number=number)
             if len(cells) < int(answer.meta["page_size"]):
                 return
             before, page = cells, page + 1
@@ -256,12 +260,17 @@ def _fields(exported: Mapping[str, Any]) -> tuple[FormField, ...]:
     )
 
 
-def _rows(exported: Mapping[str, Any]) -> list[tuple[dict[str, Cell], dict[str, Any]]]:
-    """Cells and subData of each row. Raises AttributeError or TypeError where it is no export."""
-    return [
-        ({name: _cell(cell) for name, cell in row["masterData"].items()}, row.get("subData") or {})
-        for row in exported.get("data") or []
-    ]
+def _rows(exported: Mapping[str, Any]) -> list[tuple[dict[str, Cell], dict[str, Any], str]]:
+    """Cells, subData and problem of each row. Raises AttributeError or TypeError where it is no export."""
+    return [_row(row) for row in exported.get("data") or []]
+
+
+def _row(row: Any) -> tuple[dict[str, Cell], dict[str, Any], str]:
+    """One row that is none must not spoil the others: it has no cells, and says so."""
+    try:
+        return {name: _cell(cell) for name, cell in row["masterData"].items()}, row.get("subData") or {}, ""
+    except (AttributeError, KeyError, TypeError):
+        return {}, {}, "the row of the export cannot be read"
 
 
 def _cell(cell: Mapping[str, Any] | None) -> Cell:

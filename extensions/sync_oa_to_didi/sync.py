@@ -28,6 +28,8 @@ EMPLOYEE_NUMBER = "工号"
 COMPANY = "所属公司"
 
 _MOST_ERRORS = 50  # in a result
+_LONGEST_CELL = 200  # characters of an employee number or a company name
+_LONGEST_SHOWN = 500
 # So many employees in a row that fail for a reason which is not their own: the other system is down, or the
 # configuration is wrong. Going on would take hours and change nothing.
 _GIVE_UP_AFTER = 10
@@ -80,9 +82,10 @@ class Report:
         self.on_progress(self.success + self.skipped + len(self.errors), self.total)
 
     def fail(self, rows: Sequence[int], employee_number: str, error: object) -> None:
+        number, text = _shown(employee_number), _shown(str(error))
         for row in rows:
-            log.info("row %d, employee %s: %s", row, employee_number or "(blank)", error)
-            self.errors.append({"row": row, "employee_number": employee_number, "error": str(error)})
+            log.info("row %d, employee %s: %s", row, number or "(blank)", text)
+            self.errors.append({"row": row, "employee_number": number, "error": text})
         self.count()
 
     @property
@@ -119,7 +122,13 @@ def read_assignments(rows: Sequence[ExportRow], report: Report) -> list[Assignme
     said: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         employee_number, company = _text(row, EMPLOYEE_NUMBER), _text(row, COMPANY)
-        if employee_number and company:
+        said_by = {EMPLOYEE_NUMBER: employee_number, COMPANY: company}
+        unusable = [name for name, text in said_by.items() if _odd(text)]
+        if row.problem:
+            report.fail([row.number], "", row.problem)
+        elif unusable:
+            report.fail([row.number], employee_number, f"{unusable[0]} holds what no name or number holds")
+        elif employee_number and company:
             said[employee_number][company].append(row.number)
         else:
             report.fail(
@@ -137,6 +146,16 @@ def read_assignments(rows: Sequence[ExportRow], report: Report) -> list[Assignme
     return assignments
 
 
+def _odd(text: str) -> bool:
+    """Whether a cell is no text to send on: too long, or with characters that no system can store."""
+    return len(text) > _LONGEST_CELL or "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
+def _shown(text: str) -> str:
+    """`text` as a result can hold it: short, and without what PostgreSQL cannot store."""
+    return text[:_LONGEST_SHOWN].replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
 def _text(row: ExportRow, display: str) -> str:
     names = row.names(display)
     if len(names) != 1:
@@ -148,8 +167,9 @@ def _text(row: ExportRow, display: str) -> str:
 class Sync:
     """Compares what the OA says with what DiDi holds, then edits where they differ.
 
-    An error of one employee fails its rows and no others. A refused log-in or a missing permission ends the
-    run at once; so do ten employees in a row whose error is not their own (address, parameters, outage).
+    An error of one employee fails its rows and no others. A refused log-in ends the run at once, and so does
+    a missing permission as long as nothing has worked; ten employees in a row whose error is not their own
+    (outage, rate, and, as long as nothing has worked, address and parameters) end it too.
     """
 
     def __init__(self, didi: DidiClient, report: Report) -> None:
@@ -157,15 +177,18 @@ class Sync:
         self._report = report
         self._entities: dict[str, str | DataError] = {}  # by company name
         self._in_a_row = 0
+        self._works = False  # a call of this kind has worked, so what fails is the employee's own
 
     async def plan(self, assignments: Sequence[Assignment]) -> list[Change]:
         """The edits that are needed. Edits nothing."""
         changes: list[Change] = []
+        self._works = False
         for assignment in assignments:
             await self._isolated(assignment, self._compare(assignment, changes))
         return changes
 
     async def edit(self, changes: Sequence[Change]) -> None:
+        self._works = False
         for change in changes:
             await self._isolated(change.assignment, self._edit(change))
 
@@ -203,12 +226,13 @@ class Sync:
         """Do `work` for one employee; what fails there is reported, and ends the run only as said above."""
         try:
             await work
-        except (AccessError, CredentialsError):
-            log.warning("stopped; %s", self._report.figures)
-            raise
         except IntegrationError as error:
+            if isinstance(error, CredentialsError) or (isinstance(error, AccessError) and not self._works):
+                log.warning("stopped; %s", self._report.figures)
+                raise
             self._report.fail(assignment.rows, assignment.employee_number, error)
-            shared = isinstance(error, (ConfigurationError, RateError, RemoteError))
+            own = isinstance(error, DataError) or (self._works and isinstance(error, ConfigurationError))
+            shared = not own and isinstance(error, (AccessError, ConfigurationError, RateError, RemoteError))
             self._in_a_row = self._in_a_row + 1 if shared else 0
             if self._in_a_row >= _GIVE_UP_AFTER:
                 raise SyncError(
@@ -216,4 +240,4 @@ class Sync:
                     f"{self._report.figures}"
                 ) from error
         else:
-            self._in_a_row = 0
+            self._in_a_row, self._works = 0, True

@@ -78,7 +78,7 @@ class Standin:
         self.held = threading.Event()  # such a call came
         self.dropped = threading.Event()  # and the caller hung up
         self._gates: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-        self._faults: dict[str, deque[Fault]] = {}
+        self._faults: dict[str, deque[Fault | None]] = {}
         self._socket = _listening(port)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = _Server(
@@ -96,8 +96,8 @@ class Standin:
         self._thread.join()
         self._socket.close()
 
-    def fail_next(self, path: str, *faults: Fault) -> None:
-        """The next calls of `path` get these answers, one each."""
+    def fail_next(self, path: str, *faults: Fault | None) -> None:
+        """The next calls of `path` get these answers, one each; None is the right answer."""
         self._faults.setdefault(path, deque()).extend(faults)
 
     def release(self) -> None:
@@ -116,7 +116,8 @@ class Standin:
     async def respond(self, path: str, request: Request) -> Response:
         """A scripted answer where there is one, else the right one."""
         faults = self._faults.get(path)
-        return faults.popleft().response() if faults else await self.answer(path, request)
+        fault = faults.popleft() if faults else None
+        return fault.response() if fault else await self.answer(path, request)
 
     def _app(self) -> Starlette:
         routes = [Route(path, self._endpoint, methods=[method]) for path, method in self.paths.items()]
