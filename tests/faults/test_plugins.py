@@ -21,7 +21,8 @@ def test_a_plugin_that_blocks_its_loop_delays_nobody_else(stage: Stage) -> None:
     for number in range(10):
         stage.job(f"other-{number}", "AsyncJob")
         stage.run(f"other-{number}")
-    stage.until(lambda: len(stage.told("end")) >= 10)
+    ended = "SELECT count(*) = 10 FROM job_logs WHERE job_id LIKE 'other-%' AND status = 'SUCCESS'"
+    stage.until(lambda: stage.value(ended))
     others = "SELECT started_at - queued_at AS delay FROM job_logs WHERE job_id LIKE 'other-%'"
     slowest = max(row["delay"].total_seconds() for row in stage.sql(others))
     pages = []
