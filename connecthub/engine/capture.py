@@ -188,17 +188,38 @@ def capturing() -> Iterator[None]:
     handler = _RunHandler()
     before = sys.stdout, sys.stderr
     start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+    call_handlers = logging.Logger.callHandlers
     logging.getLogger().addHandler(handler)
     sys.stdout, sys.stderr = _RunStream("stdout", before[0]), _RunStream("stderr", before[1])
+    logging.Logger.callHandlers = _reaching(call_handlers, handler)  # type: ignore[method-assign, assignment]
     threading.Thread.start = _inheriting_start(start)  # type: ignore[method-assign, assignment]
     ThreadPoolExecutor.submit = _inheriting_submit(submit)  # type: ignore[method-assign]
     try:
         yield
     finally:
+        logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
         threading.Thread.start = start  # type: ignore[method-assign]
         ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
         sys.stdout, sys.stderr = before
         logging.getLogger().removeHandler(handler)
+
+
+def _reaching(
+    call_handlers: Callable[[logging.Logger, logging.LogRecord], None], handler: logging.Handler
+) -> Callable[[logging.Logger, logging.LogRecord], None]:
+    """What a run logs at a logger that does not propagate to the root is the run's as well."""
+
+    @functools.wraps(call_handlers)
+    def call(self: logging.Logger, record: logging.LogRecord) -> None:
+        call_handlers(self, record)
+        logger: logging.Logger | None = self if current.get() is not None else None
+        while logger is not None and logger.parent is not None:
+            if not logger.propagate:
+                handler.handle(record)
+                return
+            logger = logger.parent
+
+    return call
 
 
 def _inheriting_start(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:

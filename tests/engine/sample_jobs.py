@@ -130,6 +130,9 @@ class LeakJob(BaseJob):
         password = secrets["password"]
         print("printed", password)
         log.warning("logged %r", password)
+        lone = logging.getLogger("client.lone")
+        lone.propagate = False
+        lone.info("by a logger that does not propagate, %s", password)
         logging.getLogger(f"client.{password}\nforged").info("by a logger of that name")
         self.ctx.mask("token-got-later")
         log.info("token-got-later")

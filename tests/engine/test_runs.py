@@ -186,7 +186,8 @@ def test_no_secret_is_stored_in_clear(rig: Rig) -> None:
     for params in ({}, {"fail": True}):
         row = rig.wait(rig.run("a", **params))
         stored = str(dict(row))
-        assert "printed ***" in row["run_log"]
+        assert "printed ***" in row["run_log"] and "client.***" in row["run_log"]
+        assert row["run_log"].count("does not propagate, ***") == 1
         assert (
             secret not in stored
             and json.dumps(secret)[1:-1] not in stored
