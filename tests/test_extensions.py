@@ -30,6 +30,7 @@ from tests.standins.oa import SECRETS as OA
 
 COMPANY, COMPANY_ID = "上海示例科技有限公司", "9007199254740993"
 OTHER_ID = "9007199254740997"
+_NO_ID = '[{"name": "没有编号", "legal_entity_id": null}]}}'  # the end of an answer of LegalEntity/get
 
 
 class Hub:
@@ -182,12 +183,74 @@ def test_a_lone_surrogate_is_told_in_a_form_that_can_be_stored() -> None:
     assert json.dumps(report.errors, ensure_ascii=False).encode()
 
 
-def test_parameters_that_did_refuses_are_the_employees_own_once_something_worked(hub: Hub) -> None:
+def test_a_malformed_row_is_told_with_its_employee_where_that_can_be_read(hub: Hub) -> None:
+    hub.rows(oa_row("E00001", COMPANY), oa_row("E00002", COMPANY))
+    hub.data.rows.append(oa_row("E0\n3", "A\x00B"))
+    hub.data.rows[1]["masterData"]["field0003"] = "plain text"
+    assert hub.sync()["errors"] == [
+        {"row": 2, "employee_number": "E00002", "error": "the cell field0003 of the export cannot be read"},
+        {"row": 3, "employee_number": "E0 3", "error": "所属公司 holds what no name or number holds"},
+    ]
+
+
+def test_a_row_without_the_one_of_two_fields_of_a_name_fails_alone(hub: Hub) -> None:
+    hub.rows(oa_row("E00001", COMPANY), oa_row("E00002", COMPANY), oa_row("E00003", COMPANY))
+    hub.data.fields.append(hub.data.fields[0] | {"name": "field0009"})
+    hub.data.rows[1]["masterData"]["field0009"] = {"value": "E00009", "showValue": "E00009"}
+    hub.data.rows[2]["masterData"] = None
+    result = hub.sync()
+    assert result["success"] == 1 and [error["row"] for error in result["errors"]] == [2, 3]
+    assert "exactly one of the fields displayed as 工号" in result["errors"][0]["error"]
+
+
+def test_what_the_clients_refuse_or_didi_says_fails_the_row_in_clean_text(hub: Hub) -> None:
+    hub.rows(*(oa_row(f"E{n:05d}", COMPANY) for n in range(1, 4)), oa_row("E00004", "没有编号"))
+    half = '{"errno": 0, "data": {"legal_entity_id": "\\ud800\\u0000"}}'
+    said = {"errno": 50222, "errmsg": "a\x00\n" + "b" * 5000, "request_id": "c" * 5000}
+    hub.didi.fail_next(ENTITIES, None, Fault(200, '{"errno": 0, "data": {"total": 1, "records": ' + _NO_ID))
+    hub.didi.fail_next(DETAIL, Fault(200, half), Fault(200, said))
+    dry = hub.sync(dry_run=True)
+    assert dry["changes"][0]["from"] == "\\ud800\\0"
+    (error,) = dry["errors"]
+    assert "a\\0 b" in error["error"] and len(error["error"]) < 1000
+    hub.didi.fail_next(ENTITIES, None, Fault(200, '{"errno": 0, "data": {"total": 1, "records": ' + _NO_ID))
+    result = hub.sync()
+    assert (result["success"], result["failed"]) == (3, 1)
+    assert result["errors"][0]["error"] == "no field to change was given"
+
+
+@pytest.mark.parametrize("errno", [400, 10003])
+@pytest.mark.parametrize("path", [DETAIL, EDIT])
+def test_parameters_that_didi_refuses_never_end_the_run(hub: Hub, errno: int, path: str) -> None:
     hub.rows(*(oa_row(f"E{number:05}", COMPANY) for number in range(30)))
-    refused = Fault(200, {"errno": 10003, "errmsg": "bad parameter"})
-    hub.didi.fail_next(DETAIL, None, *[refused] * 12)
+    hub.didi.fail_next(path, *[Fault(200, {"errno": errno, "errmsg": "bad parameter"})] * 12)
     result = hub.sync()
     assert (result["success"], result["failed"]) == (18, 12)
+
+
+def test_a_permission_refused_for_one_edit_fails_that_row(hub: Hub) -> None:
+    hub.rows(*(oa_row(f"E{number:05}", COMPANY) for number in range(3)))
+    hub.didi.fail_next(EDIT, Fault(200, {"errno": 10002, "errmsg": "no permission"}))
+    result = hub.sync()
+    assert result["success"] == 2 and "errno 10002" in result["errors"][0]["error"]
+
+
+def test_a_permission_that_no_edit_has_ends_the_run_after_ten(hub: Hub) -> None:
+    hub.rows(*(oa_row(f"E{number:05}", COMPANY) for number in range(30)))
+    refused = Fault(200, {"errno": 10002, "errmsg": "no permission"})
+    hub.didi.fail_next(EDIT, *[refused] * 10)
+    with pytest.raises(SyncError, match=r"gave up after 10 employees in a row.*errno 10002"):
+        hub.sync()
+    assert hub.didi.calls[EDIT] == 10
+    hub.didi.fail_next(EDIT, None, *[refused] * 12)
+    result = hub.sync()
+    assert (result["success"], result["failed"]) == (18, 12)
+
+
+def test_the_interval_of_the_job_is_kept(hub: Hub) -> None:
+    hub.rows(oa_row("E00001", COMPANY), oa_row("E00002", COMPANY))
+    hub.sync(edit_interval_ms=220)
+    assert hub.didi.edits[1]["gap_ms"] >= 220
 
 
 def test_only_the_first_50_errors_are_kept_and_all_are_counted(hub: Hub) -> None:

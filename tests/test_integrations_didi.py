@@ -17,6 +17,7 @@ from connecthub.errors import (
     RemoteError,
 )
 from connecthub.integrations.didi import sign
+from connecthub.integrations.loop import runtime
 from tests.standins import DidiStandin, Fault, make_dataset
 from tests.standins.clients import didi_client, forget_tokens
 from tests.standins.didi import AUTHORIZE, DETAIL, EDIT, ENTITIES
@@ -118,6 +119,34 @@ def test_a_token_is_used_for_its_lifetime(didi: DidiStandin) -> None:
     assert didi.authorized == ["13800000000"] * 3
 
 
+@pytest.mark.parametrize(
+    ("answer", "lifetime"),
+    [({"expires_in": 1800}, 1740), ({"expires_in": "60"}, 30), ({}, 1740), ({"expires_in": "?"}, 1740)],
+)
+def test_a_token_is_given_up_a_minute_early_or_after_half_a_short_life(
+    didi: DidiStandin, answer: dict[str, object], lifetime: float
+) -> None:
+    async def log_in() -> float:
+        return (await didi_client(didi)._log_in()).lifetime
+
+    didi.fail_next(AUTHORIZE, Fault(200, {"access_token": "a-token", **answer}))
+    assert runtime().wait(log_in()) == lifetime
+
+
+@pytest.mark.parametrize("text", ["E\ud800", "9" * 100_000])
+def test_a_value_that_cannot_be_sent_is_an_error_of_its_record(didi: DidiStandin, text: str) -> None:
+    for call in (
+        lambda: didi_client(didi).sync.member_detail(employee_number=text),
+        lambda: didi_client(didi).sync.find_legal_entity(text),
+    ):
+        with pytest.raises(DataError, match="cannot be s") as caught:
+            call()
+        assert text not in str(caught.value)
+    with pytest.raises(DataError):
+        didi_client(didi).sync.member_edit({"realname": text}, employee_number="nobody")
+    assert didi.calls[DETAIL] == didi.calls[ENTITIES] == 0
+
+
 def test_refusals_of_the_log_in(didi: DidiStandin) -> None:
     with pytest.raises(ConfigurationError, match="check sign_key"):
         didi_client(didi, sign_key="another").sync.authenticate()
@@ -145,6 +174,9 @@ def test_a_legal_entity_by_its_exact_name(didi: DidiStandin) -> None:
     for name, reason in (("上海示例科技", "no legal entity"), ("广州双胞胎有限公司", "2 legal entities")):
         with pytest.raises(DataError, match=reason):
             client.sync.find_legal_entity(name)
+    didi.fail_next(ENTITIES, Fault(200, {"errno": 0, "data": {"total": 1, "records": [None]}}))
+    with pytest.raises(RemoteError, match="holds no records"):
+        didi_client(didi, retry_delays=()).sync.find_legal_entity("上海示例科技")
     didi.entities = [("1", " 只有空格不同 ")]
     assert client.sync.find_legal_entity("只有空格不同")["legal_entity_id"] == "1"
 

@@ -181,6 +181,7 @@ def test_both_envelopes_are_checked(oa: OaStandin) -> None:
         (Fault(200, "<html>"), RemoteError),
         (Fault(200, {"code": 0, "data": None}), RemoteError),
         (Fault(200, {"code": 0, "data": {"success": 1, "code": "200", "data": {"data": 7}}}), RemoteError),
+        (Fault(200, {"code": 0, "data": {"success": 1, "code": "200", "data": {"data": "?"}}}), RemoteError),
         (Fault(200, "[" * 100_000), RemoteError),
         (Fault(302), ConfigurationError),
         (Fault(404), ConfigurationError),

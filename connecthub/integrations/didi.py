@@ -126,7 +126,7 @@ class DidiClient(HttpClient):
             try:
                 records = [_with_text_id(record) for record in data["records"] or []]
                 total = int(data["total"])
-            except (KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, TypeError, ValueError):
                 raise RemoteError("DiDi LegalEntity/get: the answer holds no records") from None
             found += records
             if not records or len(found) >= total:
@@ -218,7 +218,10 @@ class DidiClient(HttpClient):
             "company_id": self._company_id,
             "timestamp": str(int(time.time())),
         }
-        return {**whole, "sign": sign(whole, self._sign_key)}
+        try:
+            return {**whole, "sign": sign(whole, self._sign_key)}
+        except UnicodeError:  # a lone surrogate, which JSON can hold and UTF-8 cannot
+            raise DataError("DiDi: a value cannot be signed: it holds half a character") from None
 
     async def _log_in(self) -> Token:
         params: dict[str, Any] = {

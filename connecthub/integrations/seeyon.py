@@ -81,7 +81,7 @@ class Cell:
 class ExportRow:
     """One row: `number` counts from 1 over all pages, `cells` are by field name, `sub_data` is as sent.
 
-    A row that is no row has no cells, and its `problem` says so.
+    Of a malformed row `cells` are those that can be read, and its `problem` says what cannot.
     """
 
     number: int
@@ -261,16 +261,22 @@ def _fields(exported: Mapping[str, Any]) -> tuple[FormField, ...]:
 
 
 def _rows(exported: Mapping[str, Any]) -> list[tuple[dict[str, Cell], dict[str, Any], str]]:
-    """Cells, subData and problem of each row. Raises AttributeError or TypeError where it is no export."""
-    return [_row(row) for row in exported.get("data") or []]
+    """Cells, subData and problem of each row. Raises TypeError where it is no export."""
+    rows = exported.get("data") or []
+    if not isinstance(rows, list):
+        raise TypeError("rows that are no list")
+    return [_row(row) for row in rows]
 
 
 def _row(row: Any) -> tuple[dict[str, Cell], dict[str, Any], str]:
-    """One row that is none must not spoil the others: it has no cells, and says so."""
-    try:
-        return {name: _cell(cell) for name, cell in row["masterData"].items()}, row.get("subData") or {}, ""
-    except (AttributeError, KeyError, TypeError):
+    """What can be read of one row: it must not spoil the others, and its problem says what cannot."""
+    sent = row.get("masterData") if isinstance(row, dict) else None
+    if not isinstance(sent, dict):
         return {}, {}, "the row of the export cannot be read"
+    broken = [name for name, cell in sent.items() if cell and not isinstance(cell, dict)]
+    cells = {name: _cell(cell) for name, cell in sent.items() if name not in broken}
+    problem = f"the cell {broken[0]} of the export cannot be read" if broken else ""
+    return cells, row.get("subData") or {}, problem
 
 
 def _cell(cell: Mapping[str, Any] | None) -> Cell:

@@ -33,6 +33,7 @@ _LONGEST_SHOWN = 500
 # So many employees in a row that fail for a reason which is not their own: the other system is down, or the
 # configuration is wrong. Going on would take hours and change nothing.
 _GIVE_UP_AFTER = 10
+_REFUSED_PARAMETER = ("400", "10003")  # errno of DiDi: what this call sent, so the employee's own
 
 
 class SyncError(Exception):
@@ -61,7 +62,7 @@ class Change:
             "row": self.assignment.rows[0],
             "employee_number": self.assignment.employee_number,
             "company": self.assignment.company,
-            "from": self.before,
+            "from": _shown(self.before),
             "to": self.after,
         }
 
@@ -84,7 +85,7 @@ class Report:
     def fail(self, rows: Sequence[int], employee_number: str, error: object) -> None:
         number, text = _shown(employee_number), _shown(str(error))
         for row in rows:
-            log.info("row %d, employee %s: %s", row, number or "(blank)", text)
+            log.info("row %d, employee %s: %s", row, number or "(unknown)", text)
             self.errors.append({"row": row, "employee_number": number, "error": text})
         self.count()
 
@@ -113,7 +114,7 @@ class Report:
 
 
 def read_assignments(rows: Sequence[ExportRow], report: Report) -> list[Assignment]:
-    """Who belongs where, in the order of the rows. Blank cells, and employees of two companies, fail.
+    """Who belongs where, in the order of the rows. Rows that do not say so, or say two companies, fail.
 
     Raises SyncError where there are no rows, or where one of the two fields is missing.
     """
@@ -122,18 +123,11 @@ def read_assignments(rows: Sequence[ExportRow], report: Report) -> list[Assignme
     said: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         employee_number, company = _text(row, EMPLOYEE_NUMBER), _text(row, COMPANY)
-        said_by = {EMPLOYEE_NUMBER: employee_number, COMPANY: company}
-        unusable = [name for name, text in said_by.items() if _odd(text)]
-        if row.problem:
-            report.fail([row.number], "", row.problem)
-        elif unusable:
-            report.fail([row.number], employee_number, f"{unusable[0]} holds what no name or number holds")
-        elif employee_number and company:
-            said[employee_number][company].append(row.number)
+        problem = row.problem or _problem(EMPLOYEE_NUMBER, employee_number) or _problem(COMPANY, company)
+        if problem or employee_number is None or company is None:
+            report.fail([row.number], employee_number or "", problem)
         else:
-            report.fail(
-                [row.number], employee_number, f"{COMPANY if employee_number else EMPLOYEE_NUMBER} is blank"
-            )
+            said[employee_number][company].append(row.number)
     assignments = []
     for employee_number, companies in said.items():
         if len(companies) == 1:
@@ -146,20 +140,31 @@ def read_assignments(rows: Sequence[ExportRow], report: Report) -> list[Assignme
     return assignments
 
 
-def _odd(text: str) -> bool:
-    """Whether a cell is no text to send on: too long, or with characters that no system can store."""
-    return len(text) > _LONGEST_CELL or "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text)
+def _problem(display: str, text: str | None) -> str:
+    """Why a cell is no text to send on, or nothing."""
+    if text is None:
+        return f"the row does not have exactly one of the fields displayed as {display}"
+    if len(text) > _LONGEST_CELL or "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
+        return f"{display} holds what no name or number holds"
+    return "" if text else f"{display} is blank"
 
 
 def _shown(text: str) -> str:
-    """`text` as a result can hold it: short, and without what PostgreSQL cannot store."""
-    return text[:_LONGEST_SHOWN].replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    """`text` as a result can hold it: one short line, and without what PostgreSQL cannot store."""
+    line = " ".join(text[:_LONGEST_SHOWN].split())
+    return line.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
-def _text(row: ExportRow, display: str) -> str:
+def _text(row: ExportRow, display: str) -> str | None:
+    """What the row says there; None where several fields are displayed so, and it has not just one of them.
+
+    Raises SyncError where the form has no such field.
+    """
+    if not any(each.display.strip() == display for each in row.fields):
+        raise SyncError(f"the form has no field displayed as {display}")
     names = row.names(display)
     if len(names) != 1:
-        raise SyncError(f"the form has {'more than one' if names else 'no'} field displayed as {display}")
+        return None
     cell = row.cells.get(names[0])
     return cell.text if cell else ""
 
@@ -168,8 +173,8 @@ class Sync:
     """Compares what the OA says with what DiDi holds, then edits where they differ.
 
     An error of one employee fails its rows and no others. A refused log-in ends the run at once, and so does
-    a missing permission as long as nothing has worked; ten employees in a row whose error is not their own
-    (outage, rate, and, as long as nothing has worked, address and parameters) end it too.
+    a missing permission before any member could be read. Ten employees in a row whose error is not their own
+    end it too: outage, rate, and, as long as no call of the kind has worked, permission and configuration.
     """
 
     def __init__(self, didi: DidiClient, report: Report) -> None:
@@ -177,7 +182,8 @@ class Sync:
         self._report = report
         self._entities: dict[str, str | DataError] = {}  # by company name
         self._in_a_row = 0
-        self._works = False  # a call of this kind has worked, so what fails is the employee's own
+        self._allowed = False  # a member was read or edited in this run
+        self._works = False  # and by a call of this kind: what we sent is right in general
 
     async def plan(self, assignments: Sequence[Assignment]) -> list[Change]:
         """The edits that are needed. Edits nothing."""
@@ -196,6 +202,7 @@ class Sync:
         employee_number = assignment.employee_number
         after = await self._entity(assignment.company)
         member = await self._didi.member_detail(employee_number=employee_number)
+        self._allowed = self._works = True
         if str(member.get("employee_number", employee_number)).strip() != employee_number:
             raise DataError(f"DiDi answered with employee {member['employee_number']}")
         if member["legal_entity_id"] == after:
@@ -206,7 +213,9 @@ class Sync:
     async def _edit(self, change: Change) -> None:
         employee_number, rows = change.assignment.employee_number, change.assignment.rows
         await self._didi.member_edit({"legal_entity_id": change.after}, employee_number=employee_number)
-        log.info("employee %s: %s -> %s", employee_number, change.before or "(none)", change.after)
+        self._allowed = self._works = True
+        before = _shown(change.before) or "(none)"
+        log.info("employee %s: %s -> %s", employee_number, before, change.after)
         # Further rows that say the same are right by now.
         self._report.count(success=1, skipped=len(rows) - 1)
 
@@ -226,18 +235,22 @@ class Sync:
         """Do `work` for one employee; what fails there is reported, and ends the run only as said above."""
         try:
             await work
-        except IntegrationError as error:
-            if isinstance(error, CredentialsError) or (isinstance(error, AccessError) and not self._works):
+        except (IntegrationError, ValueError) as error:  # ValueError: the client refuses what it is given
+            if isinstance(error, CredentialsError) or (isinstance(error, AccessError) and not self._allowed):
                 log.warning("stopped; %s", self._report.figures)
                 raise
             self._report.fail(assignment.rows, assignment.employee_number, error)
-            own = isinstance(error, DataError) or (self._works and isinstance(error, ConfigurationError))
-            shared = not own and isinstance(error, (AccessError, ConfigurationError, RateError, RemoteError))
-            self._in_a_row = self._in_a_row + 1 if shared else 0
+            self._in_a_row = self._in_a_row + 1 if self._shared(error) else 0
             if self._in_a_row >= _GIVE_UP_AFTER:
                 raise SyncError(
-                    f"gave up after {self._in_a_row} employees in a row, the last with: {error}; "
-                    f"{self._report.figures}"
+                    f"gave up after {self._in_a_row} employees in a row, the last with: "
+                    f"{_shown(str(error))}; {self._report.figures}"
                 ) from error
         else:
-            self._in_a_row, self._works = 0, True
+            self._in_a_row = 0
+
+    def _shared(self, error: Exception) -> bool:
+        """Whether the next employee can be expected to fail in the same way."""
+        if isinstance(error, (AccessError, ConfigurationError)):
+            return not self._works and error.code not in _REFUSED_PARAMETER
+        return isinstance(error, (RateError, RemoteError))
