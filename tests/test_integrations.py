@@ -219,21 +219,6 @@ def test_the_interval_is_kept_between_all_clients_of_a_company(didi: DidiStandin
     assert all(edit["gap_ms"] >= 30 for edit in didi.edits[1:])
 
 
-def test_companies_and_systems_do_not_wait_for_each_other(didi: DidiStandin) -> None:
-    done = Fault(200, {"errno": 0, "data": None})
-    change, didi.switches.min_interval_ms = {"realname": "李四"}, 0
-
-    async def edit(standin: DidiStandin, **options: Any) -> None:
-        client = didi_client(standin, edit_interval_ms=60_000, **options)
-        await asyncio.wait_for(client.member_edit(change, employee_number="E00001"), 5)
-
-    with DidiStandin(make_dataset(30)) as elsewhere:
-        for standin, options in ((didi, {}), (didi, {"company_id": "another"}), (elsewhere, {})):
-            standin.fail_next(EDIT, done)
-            asyncio.run(edit(standin, **options))
-    assert (didi.calls[EDIT], elsewhere.calls[EDIT]) == (2, 1)
-
-
 def test_150_ms_lie_between_edits_by_default(didi: DidiStandin) -> None:
     for number in list(didi.members)[:2]:
         didi_client(didi).sync.member_edit({"realname": "李四"}, employee_number=number)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -135,15 +137,13 @@ def test_a_token_is_given_up_a_minute_early_or_after_half_a_short_life(
 
 @pytest.mark.parametrize("text", ["E\ud800", "9" * 100_000])
 def test_a_value_that_cannot_be_sent_is_an_error_of_its_record(didi: DidiStandin, text: str) -> None:
-    for call in (
-        lambda: didi_client(didi).sync.member_detail(employee_number=text),
-        lambda: didi_client(didi).sync.find_legal_entity(text),
-    ):
+    sync = didi_client(didi).sync
+    for call, argument in ((sync.member_detail, "employee_number"), (sync.find_legal_entity, "name")):
         with pytest.raises(DataError, match="cannot be s") as caught:
-            call()
+            call(**{argument: text})
         assert text not in str(caught.value)
     with pytest.raises(DataError):
-        didi_client(didi).sync.member_edit({"realname": text}, employee_number="nobody")
+        sync.member_edit({"realname": text}, employee_number="nobody")
     assert didi.calls[DETAIL] == didi.calls[ENTITIES] == 0
 
 
@@ -209,3 +209,18 @@ def test_blank_values_are_no_change(didi: DidiStandin) -> None:
         client.sync.member_edit({"phone": ""}, employee_number="E00001")
     with pytest.raises(DataError, match="member is unknown"):
         client.sync.member_edit({"phone": "1"}, employee_number="nobody")
+
+
+def test_companies_and_systems_do_not_wait_for_each_other(didi: DidiStandin) -> None:
+    done = Fault(200, {"errno": 0, "data": None})
+    change, didi.switches.min_interval_ms = {"realname": "李四"}, 0
+
+    async def edit(standin: DidiStandin, **options: Any) -> None:
+        client = didi_client(standin, edit_interval_ms=60_000, **options)
+        await asyncio.wait_for(client.member_edit(change, employee_number="E00001"), 5)
+
+    with DidiStandin(make_dataset(30)) as elsewhere:
+        for standin, options in ((didi, {}), (didi, {"company_id": "another"}), (elsewhere, {})):
+            standin.fail_next(EDIT, done)
+            asyncio.run(edit(standin, **options))
+    assert (didi.calls[EDIT], elsewhere.calls[EDIT]) == (2, 1)
