@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -90,6 +91,8 @@ class Rig:
         self.do(self.db.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+        for name in [name for name in sys.modules if name.partition(".")[0] == "plugged"]:
+            del sys.modules[name]  # the next test has a folder of its own
 
     def sql(self, statement: str, *args: Any) -> list[asyncpg.Record]:
         rows: list[asyncpg.Record] = self.do(self.db.fetch(statement, *args))

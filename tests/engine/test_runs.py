@@ -103,10 +103,12 @@ def test_code_that_ignores_its_timeout_keeps_its_place_until_it_returns(hub: Rig
     row = hub.wait(run_id)
     assert (row["status"], row["reason"]) == ("FAILURE", "timeout")
     assert row["lease_expires_at"] is not None, "others must see that the place is still held"
+    assert hub.hubs[0][0]._pool.taken == 1
     with pytest.raises(RefusedError, match="still running"):
         hub.do(requests.retry_run(hub.db, run_id, actor=Actor("test", None)))
     sample_jobs.released.set()
     hub.until(lambda: hub.row(run_id)["lease_expires_at"] is None)
+    hub.until(lambda: hub.hubs[0][0]._pool.taken == 0)
     late = json.loads(hub.row(run_id)["meta"])
     assert late["returned_late"] == "value" and json.loads(late["late_result"]) == {"held": True}
 

@@ -1,0 +1,213 @@
+"""The rules of a run's life that the hub keeps: each test fails when its rule is taken out of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from connecthub import failpoints
+from connecthub.clock import boottime
+from connecthub.engine import outcome
+from connecthub.engine.capture import TRUNCATED
+from connecthub.engine.held import HeldRun, LeaseStale
+from connecthub.engine.hub import Hub
+from connecthub.engine.misfire import plan
+from connecthub.engine.outcome import MESSAGE_CHARS, Outcome, Result, Returned
+from connecthub.security.redaction import Masker
+from connecthub.storage import requests
+from connecthub.storage.audit import Actor
+from connecthub.storage.runs import Claim
+from connecthub.storage.schedule import DueJob
+from tests.engine import sample_jobs
+from tests.engine.conftest import Rig
+from tests.engine.test_outage import Outage
+
+LI = Actor("li.na", None)
+_EXPIRED = (
+    "INSERT INTO job_logs"
+    " (job_id, revision_id, trigger, status, idempotency_key, worker_id, lease_expires_at)"
+    " SELECT id, revision_id, 'manual', 'RUNNING', 'k', gen_random_uuid(), clock_timestamp() - interval '1 s'"
+    " FROM jobs RETURNING id, clock_timestamp() AS now"
+)
+
+
+@contextmanager
+def loading(rig: Rig) -> Iterator[int]:
+    """A claimed run whose handler loads, slowly, until the block ends; its id."""
+    folder = rig.settings.plugin_path / "plugged"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "slow.py").write_text(
+        "from tests.engine import sample_jobs\n"
+        "sample_jobs.begun.set()\n"
+        "sample_jobs.released.wait(30)\n"
+        "class AnyJob(sample_jobs.CountedJob): pass\n"
+    )
+    rig.job("a", "plugged.slow:AnyJob")
+    run_id = rig.run("a")
+    assert sample_jobs.begun.wait(10)
+    yield run_id
+    sample_jobs.released.set()
+
+
+def reading(hub: Hub, name: str) -> float:
+    return next(one.value for one in hub.readings() if one.name == name)
+
+
+def test_rule_8_a_claim_whose_answer_was_lost_is_taken_up(hub: Rig) -> None:
+    hub.job("a", "EchoJob")
+    failpoints.arm("claim.after_answer:raise:0")
+    try:
+        run_id = hub.run("a")
+        hub.wait(run_id, "RUNNING")
+    finally:
+        failpoints.arm("")
+    assert hub.wait(run_id)["status"] == "SUCCESS"
+
+
+def test_rule_9_with_its_lease_run_out_a_run_begins_only_after_a_beat(hub: Rig) -> None:
+    engine = hub.hubs[0][0]
+    heartbeat, leases = engine._loops[0], engine._leases
+
+    async def stop_the_beat(run: HeldRun) -> None:
+        await heartbeat.stop()
+        run.lease_until = boottime() - 1
+        run.beaten.set()
+
+    with loading(hub) as run_id:
+        run = engine.held[run_id]
+        hub.do(stop_the_beat(run))
+    hub.until(lambda: not run.beaten.is_set(), timeout_s=5)
+    assert not sample_jobs.calls and run.ctx is None
+    hub.do(leases.beat_once())
+    assert hub.wait(run_id)["status"] == "SUCCESS" and sample_jobs.calls == [run_id]
+
+
+def test_rule_9_a_run_that_became_lost_before_it_began_never_begins(
+    hub: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    with loading(hub) as run_id:
+        run = hub.hubs[0][0].held[run_id]
+        hub.sql("UPDATE job_logs SET status = 'LOST', finished_at = now() WHERE id = $1", run_id)
+        hub.until(lambda: run.is_withdrawn)
+    hub.until(lambda: f"run {run_id} was not started: it is no longer this hub's" in caplog.text)
+    hub.until(lambda: hub.row(run_id)["lease_expires_at"] is None)
+    assert not sample_jobs.calls and hub.row(run_id)["status"] == "LOST"
+
+
+def test_rule_9_the_plugins_thread_looks_at_the_lease_itself() -> None:
+    now = datetime.now(UTC)
+    claim = Claim(1, "a", 1, "manual", None, 1, "k", None, False, now, now)
+
+    async def begin(lease_until: float) -> HeldRun:
+        run = HeldRun(claim, lease_until)
+        run.begin()
+        return run
+
+    assert asyncio.run(begin(boottime() + 60)).started_at is not None
+    with pytest.raises(LeaseStale):
+        asyncio.run(begin(boottime()))
+
+
+def test_rule_10_a_run_that_hangs_beyond_timeout_and_grace_is_not_renewed(hub: Rig) -> None:
+    hub.job("a", "HoldJob")
+    run_id = hub.run("a")
+    assert sample_jobs.begun.wait(10)
+    run = hub.hubs[0][0].held[run_id]
+    run.timeout_s, run.started_at_boot = 1, boottime() - 100  # as if nothing had come of its timeout
+    assert hub.wait(run_id)["status"] == "LOST"
+
+
+def test_rule_11_a_hub_reaps_only_after_an_unbroken_lease_of_connection(
+    rig: Rig, server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.job("a", "EchoJob")
+    lease = timedelta(seconds=rig.settings.pool.lease_s)
+    row = rig.sql(_EXPIRED)[0]
+    rig.start_hub()
+    assert rig.wait(row["id"])["finished_at"] - row["now"] >= lease
+
+    outage = Outage(server, rig.dsn)
+    outage.begin()
+    rig.until(lambda: "heartbeat waits for the database" in caplog.text)
+    outage.end()
+    row = rig.until(lambda: _patient(rig, _EXPIRED))[0]
+    assert rig.wait(row["id"])["finished_at"] - row["now"] >= lease
+
+
+def _patient(rig: Rig, statement: str) -> Any:
+    try:
+        return rig.sql(statement)
+    except (OSError, ConnectionError):  # a connection of the pool that the outage has cut
+        return None
+
+
+def test_rule_20_what_is_claimed_starts_though_the_hub_is_paused(hub: Rig) -> None:
+    with loading(hub) as run_id:
+        hub.do(requests.set_paused(hub.db, True, actor=LI))
+    assert hub.wait(run_id)["status"] == "SUCCESS"
+
+
+def test_a_hub_claims_no_more_than_it_has_free_places(rig: Rig) -> None:
+    rig.job("a", "HoldJob")
+    ids = [rig.run("a") for _ in range(7)]
+    rig.start_hub()
+    engine = rig.hubs[0][0]
+    rig.until(lambda: len(engine.held) >= 4)
+    rig.do(engine._dispatcher.claim_once())
+    assert reading(engine, "places_taken") == len(engine.held) == 4
+    assert len(rig.sql("SELECT FROM job_logs WHERE status = 'QUEUED'")) == 3
+    sample_jobs.released.set()
+    assert {rig.wait(run_id)["status"] for run_id in ids} == {"SUCCESS"}
+    rig.until(lambda: reading(engine, "places_taken") == 0)
+
+
+@pytest.mark.parametrize("timeout_s", [1, None])
+def test_the_pools_timeout_is_for_jobs_without_their_own(rig: Rig, timeout_s: int | None) -> None:
+    ours, jobs = (3600, timeout_s) if timeout_s else (1, None)
+    pool = rig.settings.pool.model_copy(update={"timeout_s": ours})
+    rig.settings = rig.settings.model_copy(update={"pool": pool})
+    rig.start_hub()
+    rig.job("a", "WaitJob", timeout_s=jobs)
+    assert rig.wait(rig.run("a"))["reason"] == "timeout"
+
+
+def test_a_message_is_cut_at_fifty_thousand_characters() -> None:
+    def message(characters: int) -> str | None:
+        returned = Returned(Result(None, "x" * characters))
+        return outcome.decide(returned, None, Masker({}), []).message
+
+    assert MESSAGE_CHARS == 50_000
+    assert message(50_000) == "x" * 50_000
+    assert message(50_001) == "x" * (50_000 - len(TRUNCATED)) + TRUNCATED and TRUNCATED == "[TRUNCATED]"
+
+
+def test_each_attempt_has_its_delay_and_the_last_one_repeats() -> None:
+    failed = Outcome("FAILURE", "exception", may_retry=True)
+    delays = [outcome.retry_delay(failed, attempt, 5, [60, 300]) for attempt in (1, 2, 3, 4, 5)]
+    assert delays == [60, 300, 300, 300, None]
+    assert outcome.retry_delay(failed, 1, 2, []) == 0
+
+
+@pytest.mark.parametrize(("late_s", "status"), [(119, "QUEUED"), (121, "SKIPPED")])
+def test_rule_3_a_fire_time_is_missed_after_two_minutes(late_s: int, status: str) -> None:
+    fire = datetime(2026, 5, 4, 1, tzinfo=UTC)
+    job = DueJob(
+        id="a",
+        cron_expr="0 1 4 5 *",
+        timezone="UTC",
+        misfire="skip",
+        misfire_window_s=3600,
+        overlap="skip",
+        priority=0,
+        revision_id=1,
+        next_run_at=fire,
+        schedule_from=fire - timedelta(days=1),
+    )
+    [row], _ = plan(job, fire + timedelta(seconds=late_s))
+    assert (row.status, row.scheduled_for) == (status, fire)
