@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from connecthub.web.run_list import csv_line
+from connecthub.web.csv_file import csv_lines
 from connecthub.web.run_log import parse
 from connecthub.web.run_words import last_frame
 from tests.web_hub import CANARY, Hub, insert_job, insert_run
@@ -208,7 +208,7 @@ def test_pages_follow_each_other_without_gap_or_double(hub: Hub) -> None:
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", " =1", "\r=1"])
 def test_no_cell_of_a_csv_is_a_formula(text: str) -> None:
-    [[cell]] = csv.reader(io.StringIO(csv_line([text]), newline=""))
+    [[cell]] = csv.reader(io.StringIO(csv_lines([[text]]), newline=""))
     assert cell == f"'{text}"
 
 

@@ -108,25 +108,3 @@ async def read_job(db: Database, job_id: str) -> Row | None:
         " FROM jobs j JOIN job_revisions r ON r.id = j.revision_id WHERE j.id = $1",
         job_id,
     )
-
-
-async def latest_runs(db: Database, job_id: str, count: int) -> list[Row]:
-    """The newest runs of a Job, without their large columns."""
-    return await db.fetch(
-        "SELECT id, status, reason, trigger, attempt, scheduled_for, queued_at, started_at, finished_at,"
-        " left(message, 200) AS excerpt FROM job_logs WHERE job_id = $1 ORDER BY id DESC LIMIT $2",
-        job_id,
-        count,
-    )
-
-
-async def read_run(db: Database, log_id: int) -> Row | None:
-    """Everything about a run and what it ran with; of the secrets only whether there were any."""
-    return await db.fetchrow(
-        "SELECT l.*, r.number AS revision, r.handler_path, r.public_cfg || coalesce(l.params, '{}') AS public_cfg,"
-        " r.secret_cfg IS NOT NULL AS has_secret, r.max_attempts,"
-        " is_going(l.status, l.not_before, l.lease_expires_at) AS going,"
-        " EXISTS (SELECT FROM jobs j WHERE j.id = l.job_id) AS job_exists"
-        " FROM job_logs l JOIN job_revisions r ON r.id = l.revision_id WHERE l.id = $1",
-        log_id,
-    )

@@ -11,8 +11,6 @@ from sqlalchemy import BigInteger, DateTime, Text, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 
-_EXCERPT = 200  # characters of a message in a list
-
 
 class Base(DeclarativeBase):
     """Base of the mapped tables."""
@@ -37,22 +35,14 @@ class Job(Base):
 
 
 class JobLog(Base):
-    """A row of the list of runs; the large columns stay in the database."""
+    """A run, as far as SQLAdmin has to know it."""
 
     __tablename__ = "job_logs"
 
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     job_id: Mapped[str] = mapped_column(Text)
-    trigger: Mapped[str] = mapped_column(Text)
     status: Mapped[str] = mapped_column(Text)
-    reason: Mapped[str | None] = mapped_column(Text)
-    attempt: Mapped[int]
-    scheduled_for: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
     queued_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
-    started_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    message: Mapped[str | None] = mapped_column(Text, deferred=True)
-    excerpt: Mapped[str | None] = column_property(func.left(message, _EXCERPT))
 
 
 class Session(Base):

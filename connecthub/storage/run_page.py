@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from connecthub.storage.job_pages import DEFINITION
 from connecthub.storage.jobs import Row
 from connecthub.storage.overview import USUAL
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
-
-DEFINITION = (
-    "name, tags, enabled, cron_expr, timezone, handler_path, public_cfg, secret_cfg, misfire, misfire_window_s, "
-    "overlap, timeout_s, max_attempts, retry_delays, rerun_lost, priority"
-)
 
 _RUN = f"""
 SELECT l.*, r.number AS revision, r.name AS name_then, r.handler_path, r.max_attempts, r.timeout_s, r.saved_by,

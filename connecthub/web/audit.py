@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -63,13 +63,12 @@ class AuditRoutes:
     async def download(self, request: Request) -> Response:
         """All rows that match, newest first, at most 100,000."""
         chosen, _ = _filter(request)
+        header = ("id", "at", "username", "action", "object", "address", "detail")
+        return csv_response("audit.csv", header, self._csv_rows(chosen, request.state.zone))
+
+    async def _csv_rows(self, chosen: AuditFilter, zone: ZoneInfo) -> AsyncIterator[list[list[Any]]]:
         rows = await read_audit(self._database, chosen, before=None, limit=_MOST_IN_CSV)
-        zone = request.state.zone
-        return csv_response(
-            "audit.csv",
-            ("id", "at", "username", "action", "object", "address", "detail"),
-            ([row["id"], row["at"].astimezone(zone).isoformat(), *list(row)[2:]] for row in rows),
-        )
+        yield [[row["id"], row["at"].astimezone(zone).isoformat(), *list(row)[2:]] for row in rows]
 
 
 def object_link(action: str, object: str) -> str:

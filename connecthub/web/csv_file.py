@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -17,14 +17,25 @@ def defused(value: object) -> str:
     return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
 
 
-def csv_response(name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Response:
-    """A file to download, UTF-8 with the mark that Excel needs."""
+def csv_lines(rows: Iterable[Sequence[object]]) -> str:
+    """`rows` as lines of CSV."""
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows([defused(value) for value in row] for row in rows)
-    return Response(
-        "\ufeff" + text.getvalue(),
+    csv.writer(text).writerows([defused(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def csv_response(
+    name: str, header: Sequence[str], batches: AsyncIterable[Iterable[Sequence[object]]]
+) -> Response:
+    """A file to download, sent as its `batches` of rows come; UTF-8 with the mark that Excel needs."""
+
+    async def text() -> AsyncIterator[str]:
+        yield "\ufeff" + csv_lines([header])
+        async for rows in batches:
+            yield csv_lines(rows)
+
+    return StreamingResponse(
+        text(),
         media_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )

@@ -31,6 +31,7 @@ from connecthub.web.job_diff import differences, for_audit
 from connecthub.web.job_save import Typed, merge_params
 from connecthub.web.job_views import asked
 from connecthub.web.routes import RefusedRequest
+from connecthub.web.views import pretty
 from connecthub.web.words import say
 
 Page = Callable[..., Awaitable[Response]]
@@ -183,7 +184,7 @@ class JobActions:
             raise _no_job(request, job_id)
         handler = (await self._catalogue.found()).get(job["handler_path"])
         fields = fields_of(handler.params if handler else None)
-        values, errors = {"public_cfg": _pretty(job["public_cfg"])}, Errors()
+        values, errors = {"public_cfg": pretty(job["public_cfg"])}, Errors()
         shown = {one.name: show(one, json.loads(job["public_cfg"]).get(one.name, MISSING)) for one in fields}
         if request.method == "POST":
             form = await read_form(request)
@@ -256,10 +257,6 @@ def _back(form: dict[str, str], said: str, count: int) -> Response:
     path = inside(form.get("back", _LIST))
     joint = "&" if urlsplit(path).query else "?"
     return RedirectResponse(f"{path}{joint}said={said}&n={count}", 303)
-
-
-def _pretty(text: str) -> str:
-    return json.dumps(json.loads(text), ensure_ascii=False, indent=2)
 
 
 def _no_job(request: Request, job_id: str) -> RefusedRequest:

@@ -27,14 +27,15 @@ from connecthub.web.frame import FrameRoutes
 from connecthub.web.guard import NO_DATABASE, wants_json
 from connecthub.web.job_pages import job_routes
 from connecthub.web.job_views import JobAdmin
+from connecthub.web.live import live_page
 from connecthub.web.overview import OverviewPages
 from connecthub.web.people import People
 from connecthub.web.roles import guarded
 from connecthub.web.routes import RefusedRequest, RunActions
-from connecthub.web.run_list import RunList
-from connecthub.web.run_pages import RunPages
+from connecthub.web.run_pages import RunFiles
+from connecthub.web.run_views import JobLogAdmin
 from connecthub.web.users import UserAdmin, UserRoutes
-from connecthub.web.views import HubView, JobLogAdmin
+from connecthub.web.views import HubView
 from connecthub.web.words import LANGUAGES, say
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class HubAdmin(Admin):
             title=settings.app.name,
             templates_dir=str(_HERE / "templates"),
         )
-        HubView.database = database
+        HubView.database, JobLogAdmin.vault = database, vault
         self.add_view(JobAdmin)
         self.add_view(JobLogAdmin)
         self.add_view(UserAdmin)
@@ -83,8 +84,7 @@ class HubAdmin(Admin):
             Mount("/statics", StaticFiles(packages=["sqladmin"]), name="statics"),
             Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
             *OverviewPages(self._database, self.page).routes(),
-            *RunList(self._database, self.page).routes(),
-            *RunPages(self._database, self._vault, self.page).routes(),
+            *RunFiles(self._database).routes(),
             *FrameRoutes(self._database, self.page).routes(),
             *AuditRoutes(self._database, self.page).routes(),
             *UserRoutes(self._database, self.page, self._user_view()).routes(),
@@ -112,8 +112,21 @@ class HubAdmin(Admin):
         view = self._find_model_view(request.path_params["identity"])
         if not view.is_accessible(request):
             raise HTTPException(403)
-        pagination = await view.list(request)
-        return await self.page(request, view.list_template, pagination=pagination, model_view=view)
+        context = await view.list_context(request)
+        return await live_page(self.page, request, view.list_template, model_view=view, **context)
+
+    async def details(self, request: Request) -> Response:
+        """The page of one row."""
+        view = self._find_model_view(request.path_params["identity"])
+        if not (view.can_view_details and view.is_accessible(request)):
+            raise HTTPException(403)
+        model = await view.get_object_for_details(request)
+        if model is None:
+            raise HTTPException(404, "not_found")
+        context = await view.details_context(request)
+        return await live_page(
+            self.page, request, view.details_template, model_view=view, model=model, **context
+        )
 
     async def _on_http_error(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500

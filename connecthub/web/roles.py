@@ -55,9 +55,7 @@ NEEDED: Final[dict[str, str]] = {
     "job_enable": OPERATOR,
     "job_disable": OPERATOR,
     # Runs
-    "runs": VIEWER,
     "runs_csv": VIEWER,
-    "run_details": VIEWER,
     "run_log": VIEWER,
     "run_stream": VIEWER,
     "run": OPERATOR,

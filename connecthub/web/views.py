@@ -1,4 +1,4 @@
-"""What the model views of SQLAdmin share, and that of runs."""
+"""What the model views of SQLAdmin share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from connecthub.storage.database import Database
-from connecthub.storage.jobs import read_run
-from connecthub.storage.models import JobLog
 
 _COUNTED = 10_000  # counting all of a million rows would make each page slow
 _INT8 = 2**63 - 1
@@ -33,6 +31,10 @@ class HubView(ModelView):
         """The rows that match the request's filters, in the order of the list."""
         raise NotImplementedError
 
+    async def list_context(self, request: Request) -> dict[str, Any]:
+        """What the template of the list gets."""
+        return {"pagination": await self.list(request)}
+
     async def list(self, request: Request) -> Pagination:
         """One page of the rows; `count` ends just above `counted`."""
         asked = request.query_params
@@ -47,38 +49,6 @@ class HubView(ModelView):
             page = min(page, Pagination.max_page(count, size))
             rows = (await session.scalars(query.limit(size).offset((page - 1) * size))).all()
         return Pagination(rows=list(rows), page=page, page_size=size, count=count)
-
-
-class JobLogAdmin(HubView, model=JobLog):
-    """Runs: read-only, newest first."""
-
-    column_list: ClassVar[list[Any]] = [JobLog.id, JobLog.job_id, JobLog.status, JobLog.queued_at]
-    column_details_list = column_list
-    form_columns: ClassVar[list[Any]] = [JobLog.id]
-    can_create = False
-    can_edit = False
-    can_delete = False
-    list_template = "runs.html"
-    details_template = "run.html"
-
-    def rows_query(self, request: Request) -> Select[Any]:
-        """Newest first; `search` is the exact id of a Job, `status` one status."""
-        query = select(JobLog).order_by(JobLog.id.desc())
-        search = request.query_params.get("search", "").strip()
-        status = request.query_params.get("status", "")
-        if search:
-            query = query.where(JobLog.job_id == search)
-        if status:
-            query = query.where(JobLog.status == status)
-        return query
-
-    async def get_object_for_details(self, request: Request) -> Any:
-        """The run with what it ran with, or None."""
-        return await read_run(self.database, run_number(request.path_params["pk"]))
-
-
-# SQLAdmin makes its own identity while it makes the class.
-JobLogAdmin.identity = "joblogs"
 
 
 def run_number(text: str) -> int:
