@@ -10,41 +10,40 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
+from typing import Any
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
     PrivateAttr,
-    SecretStr,
     ValidationError,
-    ValidationInfo,
-    field_validator,
 )
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
+from connecthub.config_sections import (
+    CONTROL,
+    AppSettings,
+    DatabaseSettings,
+    DataSettings,
+    LogSettings,
+    MetricsSettings,
+    PluginSettings,
+    PoolSettings,
+    SchedulerSettings,
+    SecuritySettings,
+    ServerSettings,
+)
 from connecthub.errors import ConfigError
 
 _PREFIX = "CONNECTHUB_"
 _DEFAULT_FILE = Path("config.toml")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Settings whose value no message may show. A path may be shown, but people paste the key itself there.
 _SECRET = {
     ("database", "url"),
@@ -52,181 +51,6 @@ _SECRET = {
     ("security", "fernet_key_path"),
     ("metrics", "token"),
 }
-
-
-def _no_bool(value: object) -> object:
-    # TOML's `true` would otherwise pass as the number 1.
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-def _one_line(value: str) -> str:
-    if _CONTROL.search(value):
-        raise ValueError("must not contain control characters or line breaks")
-    return value
-
-
-def _json_list(value: object) -> object:
-    """A list from the environment arrives as JSON text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError('must be a list; in the environment as JSON, such as ["extensions"]') from None
-
-
-def _dotted(value: str) -> str:
-    if not all(part.isidentifier() for part in value.split(".")):
-        raise ValueError("must hold names of Python packages, such as extensions or company.jobs")
-    return value
-
-
-def _host_name(value: str) -> str:
-    name = value.strip().lower()
-    if not re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]|[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f:.]*", name):
-        raise ValueError("must hold host names without port and scheme, such as hub.example.com")
-    return name.strip("[]")
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ip_network(value.strip(), strict=False))
-    except ValueError:
-        raise ValueError("must hold addresses or networks, such as 127.0.0.1 or 10.0.0.0/8") from None
-
-
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
-Text = Annotated[str, AfterValidator(_one_line)]
-Name = Annotated[Text, Field(min_length=1)]
-Whole = Annotated[int, BeforeValidator(_no_bool)]
-Seconds = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False, ge=0)]
-Packages = Annotated[
-    tuple[Annotated[str, AfterValidator(_dotted)], ...],
-    NoDecode,
-    BeforeValidator(_json_list),
-    Field(min_length=1),
-]
-Hosts = Annotated[
-    tuple[Annotated[str, AfterValidator(_host_name)], ...], NoDecode, BeforeValidator(_json_list)
-]
-Networks = Annotated[
-    tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_json_list)
-]
-Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class AppSettings(_Section):
-    """[app]"""
-
-    name: Name = Field("ConnectHub", max_length=100)
-
-
-class ServerSettings(_Section):
-    """[server]: where the admin listens (port 0: the system chooses), which names and proxies it believes."""
-
-    host: Name = "127.0.0.1"
-    port: Whole = Field(8000, ge=0, le=65535)
-    allowed_hosts: Hosts = ()
-    trusted_proxies: Networks = ()
-
-
-class DatabaseSettings(_Section):
-    """[database]: `url` is empty for the embedded PostgreSQL."""
-
-    url: SecretStr = SecretStr("")
-
-    @field_validator("url")
-    @classmethod
-    def _is_postgresql(cls, url: SecretStr) -> SecretStr:
-        _dsn(url.get_secret_value())
-        return url
-
-    @property
-    def dsn(self) -> str:
-        """The URL as asyncpg and libpq read it, or "" for the embedded one. Never print it."""
-        return _dsn(self.url.get_secret_value())
-
-
-class DataSettings(_Section):
-    """[data]"""
-
-    dir: Name = "data"
-
-
-class SecuritySettings(_Section):
-    """[security]: an empty path is <data>/fernet.key, an empty password a random one at first start."""
-
-    fernet_key_path: Text = ""
-    admin_password: SecretStr = SecretStr("")
-
-    @field_validator("fernet_key_path")
-    @classmethod
-    def _is_no_key(cls, path: str) -> str:
-        if re.fullmatch(r"[A-Za-z0-9_-]{43}=", path):
-            raise ValueError("must be the path of the key file, not the key itself")
-        return path
-
-
-class LogSettings(_Section):
-    """[logs]: an empty `dir` is <data>/logs, "off" is none."""
-
-    dir: Text = ""
-    level: Level = "INFO"
-
-
-class SchedulerSettings(_Section):
-    """[scheduler]: the zone of Jobs that name none."""
-
-    timezone: Name = "Asia/Shanghai"
-
-    @field_validator("timezone")
-    @classmethod
-    def _is_zone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (LookupError, ValueError, OSError):  # OSError: "Asia" is a folder of the zone database
-            raise ValueError("must be a time zone such as Asia/Shanghai or UTC") from None
-        return name
-
-
-class PoolSettings(_Section):
-    """[pool]: `heartbeat_s` 0 is a quarter of the lease, `timeout_s` 0 is no time limit."""
-
-    size: Whole = Field(32, ge=1, le=10_000)
-    lease_s: Seconds = Field(60, ge=2, le=86_400)
-    heartbeat_s: Seconds = 0
-    timeout_s: Seconds = 3600
-    shutdown_grace_s: Seconds = 60
-
-    @field_validator("heartbeat_s")
-    @classmethod
-    def _beats_twice_in_a_lease(cls, beat: float, info: ValidationInfo) -> float:
-        lease = info.data.get("lease_s")  # missing where lease_s itself is wrong, which is reported then
-        if lease is not None and beat >= lease / 2:
-            raise ValueError(f"must be less than half of lease_s ({lease:g})")
-        return beat
-
-
-class MetricsSettings(_Section):
-    """[metrics]: who may read /metrics from another machine."""
-
-    token: SecretStr = SecretStr("")
-
-
-class PluginSettings(_Section):
-    """[plugins]: the packages that Jobs may come from, and the folder that holds them."""
-
-    packages: Packages = ("extensions",)
-    path: Name = "."
 
 
 class Settings(BaseSettings):
@@ -423,7 +247,7 @@ def _describe(
 ) -> str:
     """One problem in words: where it stands and what is wrong; the value only where it is no secret."""
     # A quoted key of TOML can hold a line break.
-    section, name = (_CONTROL.sub("?", str(part)) for part in (*loc, "")[:2])
+    section, name = (CONTROL.sub("?", str(part)) for part in (*loc, "")[:2])
     if name in environ.get(section, {}):
         place = f"environment variable {_variable(section, name)}"
     else:
@@ -454,27 +278,3 @@ def _guess(name: str, known: Iterable[str]) -> str:
     """The nearest known name as a question, or a pointer to the list."""
     close = difflib.get_close_matches(name, known, 1, 0.8)
     return f"did you mean {close[0]}?" if close else "config.example.toml lists every setting"
-
-
-def _dsn(url: str) -> str:
-    """`url` in the form of asyncpg and libpq, "" for "". Raises ValueError, which does not show the URL."""
-    url = url.strip()
-    if not url:
-        return ""
-    scheme, separator, rest = url.partition("://")
-    if not separator or not re.fullmatch(r"postgres(ql)?(\+\w+)?", scheme.lower()):
-        raise ValueError("must begin with postgresql:// (ConnectHub stores in PostgreSQL only)")
-    try:
-        parts = urlsplit(f"postgresql://{rest}")
-        for host in parts.netloc.rpartition("@")[2].split(","):
-            _ = urlsplit(f"//{host}").port  # raises where it is no number
-        _one_line(rest)
-        if parts.fragment:
-            raise ValueError("an unquoted #")
-    except ValueError:
-        raise ValueError(
-            "cannot be read as postgresql://user:password@host:port/database; "
-            "write characters such as @ : / # ? % in the password as %40 %3A %2F %23 %3F %25"
-        ) from None
-    # SQLAlchemy's asyncpg dialect spells libpq's sslmode as `ssl`.
-    return "postgresql://" + re.sub(r"([?&])ssl=", r"\1sslmode=", rest)
