@@ -26,7 +26,7 @@ from connecthub.logs import setup_logging
 from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
-from connecthub.storage import keys, runs
+from connecthub.storage import keys, queue
 from connecthub.storage.database import UNAVAILABLE, Database, migrate
 from connecthub.storage.embedded import EmbeddedPostgres
 from connecthub.storage.runs import ENGINE_SETTINGS
@@ -221,8 +221,8 @@ async def _readiness(db: Database, hub: Hub) -> dict[str, str | None]:
     checks = hub.readiness()
     try:
         async with asyncio.timeout(5):
-            read_only = await db.fetchval("SELECT current_setting('transaction_read_only')::boolean")
-            waits = await db.fetchval(_OLDEST_QUEUED)
+            read_only = await queue.is_read_only(db)
+            waits = await queue.longest_wait(db)
         checks["database"] = "the database is read-only" if read_only else None
         long = waits is not None and waits > _QUEUED_TOO_LONG_S and hub.has_free_places
         checks["queue"] = f"a run has been queued for {waits:.0f} s" if long else None
@@ -236,7 +236,7 @@ async def _metrics(db: Database, metrics: Metrics) -> bytes:
     more = []
     with contextlib.suppress(*UNAVAILABLE):
         async with asyncio.timeout(5):
-            depth, age = await runs.queue(db)
+            depth, age = await queue.depth_and_age(db)
         more = [
             Reading("queue_depth", "Runs that are queued and due.", depth),
             Reading("queue_age_seconds", "How long the first of them has waited.", age),
@@ -245,11 +245,6 @@ async def _metrics(db: Database, metrics: Metrics) -> bytes:
 
 
 _QUEUED_TOO_LONG_S = 300
-_OLDEST_QUEUED = """
-SELECT extract(epoch FROM clock_timestamp() - min(coalesce(q.not_before, q.queued_at)))::float FROM job_logs q
-WHERE q.status = 'QUEUED' AND (SELECT paused_at IS NULL FROM hub_state)
-  AND NOT EXISTS (SELECT FROM job_logs o WHERE o.job_id = q.job_id AND o.lease_expires_at IS NOT NULL)
-"""
 
 
 def _greet(listener: socket.socket, password_file: Path | None) -> None:

@@ -12,7 +12,7 @@ from connecthub.engine.outcome import clean
 from connecthub.metrics import Metrics
 from connecthub.storage import runs
 from connecthub.storage.database import Database
-from connecthub.storage.runs import Live
+from connecthub.storage.live import Live, store_live
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Leases:
                 live.append(
                     (run, changes, Live(run.claim.id, clean(run.log.text()), run.progress, run.started_at))
                 )
-        cancelled = await runs.store_live(self._db, self._held.worker_id, [entry[2] for entry in live])
+        cancelled = await store_live(self._db, self._held.worker_id, [entry[2] for entry in live])
         for run, changes, _ in live:
             run.stored_changes = changes
         self._cancel(cancelled)

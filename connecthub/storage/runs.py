@@ -73,16 +73,6 @@ class Ending:
     retry_delay_s: int | None = None
 
 
-@dataclass(frozen=True)
-class Live:
-    """What a going run has to show by now."""
-
-    id: int
-    run_log: str
-    progress: str | None
-    started_at: datetime | None
-
-
 @dataclass
 class Beat:
     """What the beat found: claims whose answer was lost, and runs that a person wants to end."""
@@ -250,29 +240,6 @@ async def beat(
     )
 
 
-_LIVE = """
-WITH shown AS (
-    UPDATE job_logs l SET run_log = e.run_log, progress = e.progress::jsonb, started_at = e.started_at
-    FROM unnest($2::bigint[], $3::text[], $4::text[], $5::timestamptz[]) AS e(id, run_log, progress, started_at)
-    WHERE l.id = e.id AND l.worker_id = $1 AND l.status IN ('RUNNING', 'LOST')
-)
-SELECT id FROM job_logs WHERE worker_id = $1 AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL
-"""
-
-
-async def store_live(db: Database, worker_id: UUID, live: Sequence[Live]) -> set[int]:
-    """Store what going runs show; the ids of this hub's runs that a person wants to end."""
-    rows = await db.fetch(
-        _LIVE,
-        worker_id,
-        [one.id for one in live],
-        [one.run_log for one in live],
-        [one.progress for one in live],
-        [one.started_at for one in live],
-    )
-    return {row["id"] for row in rows}
-
-
 # Rule 11, in one statement that repeats the lease condition; a lost run uses up an attempt.
 _REAP = f"""
 WITH ended AS (
@@ -318,15 +285,3 @@ async def clear_leases(db: Database, worker_id: UUID) -> None:
         " WHERE worker_id = $1 AND lease_expires_at IS NOT NULL AND status NOT IN ('QUEUED', 'RUNNING')",
         worker_id,
     )
-
-
-_QUEUE = """
-SELECT count(*) AS depth, coalesce(extract(epoch FROM clock_timestamp() - min(coalesce(not_before, queued_at))), 0)::float AS age
-FROM job_logs WHERE status = 'QUEUED' AND (not_before IS NULL OR not_before <= clock_timestamp())
-"""
-
-
-async def queue(db: Database) -> tuple[int, float]:
-    """How many runs are queued and due, and how many seconds the first of them has waited."""
-    row = await db.fetchrow(_QUEUE)
-    return (row["depth"], row["age"]) if row else (0, 0.0)

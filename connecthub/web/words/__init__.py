@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from connecthub.web.words import common, frame, jobs, overview, people, runs
+from connecthub.web.words import common, frame, job_form, jobs, overview, people, runs
 
 # One file per part of the admin; both languages of a text stand side by side, so that none can be missing.
-CATALOGUES: Final = (common.TEXTS, frame.TEXTS, overview.TEXTS, people.TEXTS, jobs.TEXTS, runs.TEXTS)
+CATALOGUES: Final = (
+    common.TEXTS,
+    frame.TEXTS,
+    overview.TEXTS,
+    people.TEXTS,
+    jobs.TEXTS,
+    job_form.TEXTS,
+    runs.TEXTS,
+)
 TEXTS: Final = {key: texts for catalogue in CATALOGUES for key, texts in catalogue.items()}
 LANGUAGES: Final = {
     "en": {key: english for key, (english, _) in TEXTS.items()},

@@ -1,0 +1,45 @@
+"""What going runs show: stored while they go, so that any hub shows it and a LOST run keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from connecthub.storage.database import Database
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a going run has to show by now."""
+
+    id: int
+    run_log: str
+    progress: str | None
+    started_at: datetime | None
+
+
+_LIVE = """
+WITH shown AS (
+    UPDATE job_logs l SET run_log = e.run_log, progress = e.progress::jsonb, started_at = e.started_at
+    FROM unnest($2::bigint[], $3::text[], $4::text[], $5::timestamptz[]) AS e(id, run_log, progress, started_at)
+    WHERE l.id = e.id AND l.worker_id = $1 AND l.status IN ('RUNNING', 'LOST')
+)
+SELECT id FROM job_logs WHERE worker_id = $1 AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL
+"""
+
+
+async def store_live(db: Database, worker_id: UUID, live: Sequence[Live]) -> set[int]:
+    """Store what going runs show; the ids of this hub's runs that a person wants to end."""
+    rows = await db.fetch(
+        _LIVE,
+        worker_id,
+        [one.id for one in live],
+        [one.run_log for one in live],
+        [one.progress for one in live],
+        [one.started_at for one in live],
+    )
+    return {row["id"] for row in rows}

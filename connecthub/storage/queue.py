@@ -1,0 +1,38 @@
+"""How the queue stands, for whoever watches the hub from outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from connecthub.storage.database import Database
+
+_DEPTH = """
+SELECT count(*) AS depth, coalesce(extract(epoch FROM clock_timestamp() - min(coalesce(not_before, queued_at))), 0)::float AS age
+FROM job_logs WHERE status = 'QUEUED' AND (not_before IS NULL OR not_before <= clock_timestamp())
+"""
+
+
+async def depth_and_age(db: Database) -> tuple[int, float]:
+    """How many runs are queued and due, and how many seconds the first of them has waited."""
+    row = await db.fetchrow(_DEPTH)
+    return (row["depth"], row["age"]) if row else (0, 0.0)
+
+
+# Runs that wait for another one of their Job are no sign of trouble.
+_LONGEST_WAIT = """
+SELECT extract(epoch FROM clock_timestamp() - min(coalesce(q.not_before, q.queued_at)))::float FROM job_logs q
+WHERE q.status = 'QUEUED' AND (SELECT paused_at IS NULL FROM hub_state)
+  AND NOT EXISTS (SELECT FROM job_logs o WHERE o.job_id = q.job_id AND o.lease_expires_at IS NOT NULL)
+"""
+
+
+async def longest_wait(db: Database) -> float | None:
+    """For how many seconds the oldest run has waited that nothing holds back; None where there is none."""
+    waited: float | None = await db.fetchval(_LONGEST_WAIT)
+    return waited
+
+
+async def is_read_only(db: Database) -> bool:
+    """Whether nothing can be stored: a server that has just been promoted, or is being backed up."""
+    return bool(await db.fetchval("SELECT current_setting('transaction_read_only')::boolean"))
