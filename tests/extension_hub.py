@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from connecthub.plugins import BaseJob, RunContext
 from extensions.sync_oa_to_didi.job import SyncOAToDidiLegalEntitySyncJob
-from tests.standins import Dataset, DidiStandin, OaStandin, member
+from tests.standins import Dataset, DidiStandin, OaStandin, make_dataset, member
 from tests.standins.__main__ import job_settings
+from tests.standins.clients import forget_tokens
 
 COMPANY, COMPANY_ID = "上海示例科技有限公司", "9007199254740993"
 OTHER_ID = "9007199254740997"
@@ -54,3 +56,11 @@ class Hub:
         numbers = {row["masterData"]["field0001"]["value"].strip() for row in rows} - {""}
         self.data.members.clear()
         self.data.members.update({number: member(number, OTHER_ID) for number in numbers})
+
+
+def serving(rows: int) -> Iterator[Hub]:
+    """Both stand-ins on `rows` rows, for the time of a test."""
+    forget_tokens()
+    hub = Hub(make_dataset(rows))
+    with hub.oa, hub.didi:
+        yield hub

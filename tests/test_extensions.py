@@ -18,7 +18,7 @@ from extensions.sync_oa_to_didi.job import (
     SyncOAToDidiTokenJob,
 )
 from extensions.sync_oa_to_didi.sync import SyncError
-from tests.extension_hub import COMPANY, COMPANY_ID, Hub
+from tests.extension_hub import COMPANY, COMPANY_ID, Hub, serving
 from tests.standins import Fault, make_dataset, oa_row
 from tests.standins.clients import forget_tokens
 from tests.standins.didi import DETAIL, EDIT, ENTITIES
@@ -28,10 +28,7 @@ from tests.standins.oa import SECRETS as OA
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    forget_tokens()
-    hub = Hub(make_dataset(40))
-    with hub.oa, hub.didi:
-        yield hub
+    yield from serving(40)
 
 
 def test_1250_rows(caplog: pytest.LogCaptureFixture) -> None:

@@ -223,7 +223,9 @@ class Sync:
         """The id of the company's legal entity; each name is asked for once."""
         if company not in self._entities:
             try:
-                self._entities[company] = (await self._didi.find_legal_entity(company))["legal_entity_id"]
+                found = (await self._didi.find_legal_entity(company))["legal_entity_id"]
+                # A member without a company would otherwise count as one of it.
+                self._entities[company] = found or DataError(f"DiDi holds {company} without an id")
             except DataError as error:
                 self._entities[company] = error
         known = self._entities[company]

@@ -114,6 +114,19 @@ class Rig:
         marks = ", ".join(f"${number}" for number in range(2, len(columns) + 2))
         self.sql(f"INSERT INTO jobs (id, {names}) VALUES ($1, {marks})", job_id, *columns.values())
 
+    def job_that_loads_slowly(self, job_id: str) -> None:
+        """A Job whose handler, when it is imported, waits until sample_jobs.released is set."""
+        folder = self.settings.plugin_path / "plugged"
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+        (folder / "slow.py").write_text(
+            "from tests.engine import sample_jobs\n"
+            "sample_jobs.begun.set()\n"
+            "sample_jobs.released.wait(30)\n"
+            "class AnyJob(sample_jobs.CountedJob): pass\n"
+        )
+        self.job(job_id, "plugged.slow:AnyJob")
+
     def run(self, job_id: str, **params: Any) -> int:
         run_id: int = self.do(
             requests.request_run(self.db, job_id, actor=Actor("test", None), params=params or None)

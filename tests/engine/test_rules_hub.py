@@ -39,16 +39,7 @@ _EXPIRED = (
 @contextmanager
 def loading(rig: Rig) -> Iterator[int]:
     """A claimed run whose handler loads, slowly, until the block ends; its id."""
-    folder = rig.settings.plugin_path / "plugged"
-    folder.mkdir()
-    (folder / "__init__.py").touch()
-    (folder / "slow.py").write_text(
-        "from tests.engine import sample_jobs\n"
-        "sample_jobs.begun.set()\n"
-        "sample_jobs.released.wait(30)\n"
-        "class AnyJob(sample_jobs.CountedJob): pass\n"
-    )
-    rig.job("a", "plugged.slow:AnyJob")
+    rig.job_that_loads_slowly("a")
     run_id = rig.run("a")
     assert sample_jobs.begun.wait(10)
     yield run_id

@@ -308,17 +308,8 @@ def test_what_a_plugin_leaves_behind_neither_ends_its_loop_nor_tells_its_secret(
 
 
 def test_shutdown_never_gives_back_what_has_begun(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    folder = rig.settings.plugin_path / "plugged"
-    folder.mkdir()
-    (folder / "__init__.py").touch()
-    (folder / "loads.py").write_text(
-        "from tests.engine import sample_jobs\n"
-        "sample_jobs.begun.set()\n"
-        "sample_jobs.released.wait(30)\n"
-        "class AnyJob(sample_jobs.CountedJob): pass\n"
-    )
     rig.start_hub()
-    rig.job("a", "plugged.loads:AnyJob")
+    rig.job_that_loads_slowly("a")
     run_id = rig.run("a")
     assert sample_jobs.begun.wait(10), "it is loading, and has not begun"
     rig.stop_hub()
