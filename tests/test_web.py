@@ -210,23 +210,6 @@ def test_both_languages_have_every_text() -> None:
             assert key in LANGUAGES["en"], (template.name, key)
 
 
-def test_no_text_is_left_that_nobody_shows() -> None:
-    sources = Path(__file__).parent.parent / "connecthub" / "web"
-    code = "".join(
-        file.read_text()
-        for file in sources.rglob("*")
-        if file.suffix in (".py", ".html") and (file.name == "__init__.py" or "words" not in file.parts)
-    )
-    # A text is named whole, or by a beginning that something is put behind: t('status.' ~ x), f"audit.{x}".
-    begins = {found[1] for found in re.finditer(r"""['"]([\w.]+[._])(?:['"] ~|\{|['"] \+)""", code)}
-    unused = [
-        key
-        for key in LANGUAGES["en"]
-        if f"'{key}'" not in code and f'"{key}"' not in code and not key.startswith(tuple(begins))
-    ]
-    assert not unused
-
-
 def test_the_first_account(dsn: str, tmp_path: Path) -> None:
     async def two_at_once() -> list[Path | None]:
         databases = [await Database.open(dsn), await Database.open(dsn)]

@@ -15,6 +15,12 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "retry_delays": ("Delays before retries (seconds)", "重试间隔（秒）"),
     "rerun_lost": ("Run again after a loss", "失联后重跑"),
     "priority": ("Priority", "优先级"),
+    "misfire.latest": ("run the newest once", "补跑最近一次"),
+    "misfire.all": ("run all (at most 100)", "全部补跑（最多 100）"),
+    "misfire.skip": ("do not make up", "不补跑"),
+    "overlap.skip": ("skip this one", "跳过本次"),
+    "overlap.queue": ("queue (at most one)", "排队（最多 1 个）"),
+    "overlap.allow": ("run side by side", "同时执行"),
     "hint.id": (
         "Letters, digits and . _ - : beginning with a letter or digit. Fixed afterwards.",
         "字母、数字和 . _ - :，以字母或数字开头，保存后不能修改。",

@@ -62,6 +62,14 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "password_wrong": ("The present password is wrong.", "当前密码错误。"),
     "password_differs": ("The two entries differ.", "两次输入不一致。"),
     "password_same": ("The new password is the present one.", "新密码与当前密码相同。"),
+    "password_length": (
+        "Must have {low} to {high} characters.",
+        "长度必须为 {low} 到 {high} 个字符。",
+    ),
+    "password_weak": (
+        "Must not contain the user name, nor be made of fewer than 4 different characters.",
+        "不能包含用户名，且至少由 4 种不同的字符组成。",
+    ),
     "my_sessions": ("My sessions", "我的会话"),
     "session_this": ("this one", "当前会话"),
     "session_since": ("since", "登录于"),
