@@ -24,22 +24,24 @@ async function preview() {
   const answer = await fetch("/admin/jobs/preview", { method: "POST", body: typed() });
   if (!answer.ok || mine !== latest) return; // what came in the meantime is newer
   const { blocks, public_cfg: json } = await answer.json();
+  // Text, fields and what the fields were drawn from stay together, or a save would take a typed field for unchanged.
+  const area = form.elements.public_cfg;
+  const isAhead = document.activeElement === area && area.value !== json;
+  if (!isAhead && area.value !== json) area.value = json;
   for (const [name, html] of Object.entries(blocks)) {
     const block = form.querySelector(`[data-block="${name}"]`);
     // A block that holds the focus, or a secret just typed, is never taken away under the hand.
-    const held = block?.contains(document.activeElement) || (name === "secrets" && isTouched(block));
+    const held =
+      block?.contains(document.activeElement) ||
+      (name === "secrets" && isTouched(block)) ||
+      (name === "fields" && isAhead);
     if (block && !held && block.dataset.html !== html) {
       block.innerHTML = html;
       block.dataset.html = html;
     }
   }
-  const area = form.elements.public_cfg;
-  // The text follows the fields only while a field is being typed in.
-  if (document.activeElement?.name?.startsWith("p.") && area.value !== json) {
-    area.value = json;
-    const base = form.querySelector("input[name=params_base]");
-    if (base) base.value = JSON.stringify(JSON.parse(json));
-  }
+  const base = form.querySelector("input[name=params_base]");
+  if (base && !isAhead) base.value = json;
 }
 
 function soon() {
