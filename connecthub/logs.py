@@ -64,7 +64,7 @@ def setup_logging(level: str, log_dir: Path | None) -> HubLog:
     if log_dir is not None:
         handlers.append(_open_file(log_dir))
     if sys.stdout is not None:
-        handlers.append(_StdoutHandler(sys.stdout))
+        handlers.append(_StdoutHandler(_unbuffered(sys.stdout)))
     root = logging.getLogger()
     for handler in handlers:
         handler.setLevel(level)
@@ -74,6 +74,15 @@ def setup_logging(level: str, log_dir: Path | None) -> HubLog:
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     return HubLog(handlers)
+
+
+def _unbuffered(stream: TextIO) -> TextIO:
+    """`stream` without its buffer: what its reader, gone by now, did not take is not tried again at exit."""
+    try:
+        handle = FileIO(stream.fileno(), "wb", closefd=False)
+    except (OSError, ValueError):  # it has been replaced by something that is no file
+        return stream
+    return TextIOWrapper(handle, encoding=stream.encoding, errors="backslashreplace", write_through=True)
 
 
 def _open_file(log_dir: Path) -> _FileHandler:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
@@ -190,12 +191,24 @@ def test_no_log_folder_and_a_heartbeat() -> None:
         ("PostgreSQL+asyncpg://u:p%40@h/d?ssl=require&x=1", "postgresql://u:p%40@h/d?sslmode=require&x=1"),
         ("postgresql+psycopg2:///d?host=/run/pg", "postgresql:///d?host=/run/pg"),
         (" postgresql://[::1]:5/d?x=1&ssl=prefer\n", "postgresql://[::1]:5/d?x=1&sslmode=prefer"),
-        ("postgresql://u:p@h1:5432,[::1]:5433,h3/d", "postgresql://u:p@h1:5432,[::1]:5433,h3/d"),
+        ("postgresql://u:p@[::1]:5433,h1:5432,h3/d", "postgresql://u:p@[::1]:5433,h1:5432,h3/d"),
         ("  ", ""),
     ],
 )
 def test_the_database_url_is_normalised(url: str, dsn: str) -> None:
     assert load_settings(None, {"CONNECTHUB_DATABASE__URL": url}).database.dsn == dsn
+
+
+def test_a_list_of_hosts_is_taken_where_the_driver_can_read_it() -> None:
+    url = "postgresql://u:p@h1:5432,[::1]:5433,h3/d"
+    environ = {"CONNECTHUB_DATABASE__URL": url}
+    try:
+        urlsplit(url)  # as asyncpg does; Python before 3.11.4 wants such an address first
+    except ValueError:
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load_settings(None, environ)
+    else:
+        assert load_settings(None, environ).database.dsn == url
 
 
 def test_settings_are_frozen() -> None:

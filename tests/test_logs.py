@@ -328,6 +328,7 @@ def test_a_reader_that_goes_away_stops_nothing() -> None:
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program],
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
