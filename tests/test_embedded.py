@@ -37,7 +37,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it hands the
 # A hub in a process of its own. It becomes another user once everything is imported: that one may be unable
 # to read the interpreter's files.
 HUB = """
-import asyncio, concurrent.futures.thread, encodings.idna, os, pwd, sys
+import asyncio, concurrent.futures.thread, csv, encodings.idna, os, pwd, sys  # csv: importlib.metadata, later
 from pathlib import Path
 import asyncpg
 from connecthub.errors import EmbeddedError

@@ -79,7 +79,7 @@ def test_an_end_waits_on_disk_for_the_database(hub: Rig, outage: Outage) -> None
         said = hub.until(lambda: hub.hubs[0][0].readiness()["spool"])
         assert said == "1 ends of runs wait for the database"
         outage.end()
-    row = hub.wait(run_id)
+    row = hub.wait(run_id, "SUCCESS")
     assert row["status"] == "SUCCESS" and json.loads(row["result"]) == {"held": True}
     hub.until(lambda: not spool(hub))
 
@@ -95,7 +95,7 @@ def test_the_next_start_stores_what_the_last_hub_left(
     file.write_bytes(left + b'{"id": 1, "sta')  # its hub died while it wrote the next one
     assert hub.row(run_id)["status"] == "RUNNING"
     hub.start_hub()
-    row = hub.wait(run_id)
+    row = hub.wait(run_id, "SUCCESS")
     assert row["status"] == "SUCCESS" and row["lease_expires_at"] is None
     hub.until(lambda: not spool(hub))
     assert "cannot be read" in caplog.text
@@ -111,7 +111,7 @@ def test_a_living_hubs_file_is_its_own(hub: Rig, outage: Outage) -> None:
         with Spool(file.parent, uuid4()).left_behind() as left:
             assert left == [] and file.exists()
         outage.end()
-    assert hub.wait(run_id)["status"] == "SUCCESS"
+    assert hub.wait(run_id, "SUCCESS")["status"] == "SUCCESS"
 
 
 def test_rule_12_a_hub_that_is_cut_off_stops_what_another_may_run_again(hub: Rig, outage: Outage) -> None:
