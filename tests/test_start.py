@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -102,3 +104,36 @@ def test_the_hub_goes_on_after_a_kill(tmp_path: Path) -> None:
         program.process.wait()
     with Program(tmp_path) as program:
         assert program.stop() == 0
+
+
+def test_the_first_password_is_shown_on_a_terminal_alone(tmp_path: Path) -> None:
+    with Program(tmp_path / "piped") as program:
+        assert program.password not in "".join(program.lines)
+        assert program.stop() == 0
+    mine, its = pty.openpty()
+    environ = {
+        **os.environ,
+        "CONNECTHUB_DATA__DIR": str(tmp_path / "data"),
+        "CONNECTHUB_SERVER__PORT": "0",
+        "CONNECTHUB_PLUGINS__PATH": str(ROOT),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "connecthub"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=its, stderr=its) as process:
+        os.close(its)
+        said = ""
+        while "the password is in" not in said or not said.endswith("\n"):
+            said += os.read(mine, 4096).decode()
+        process.send_signal(signal.SIGTERM)
+        while reading(mine):
+            pass
+    os.close(mine)
+    assert (tmp_path / "data" / "admin-password").read_text().strip() in said
+
+
+def reading(terminal: int) -> bool:
+    """Read on until the other side has gone, which Linux tells as an error."""
+    try:
+        return bool(os.read(terminal, 4096))
+    except OSError:
+        return False
