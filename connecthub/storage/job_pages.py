@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from connecthub.storage.jobs import Row
 
@@ -231,8 +231,3 @@ async def weigh(db: Database, job_ids: Sequence[str]) -> Weight:
         )
     assert sums is not None  # noqa: S101 - aggregates always give a row
     return Weight(jobs, going, sums["records"], sums["first_at"], sums["queued"], revisions)
-
-
-async def table_counts(db: Database) -> dict[str, Any]:
-    """Whether there is any Job at all: an empty list has another first step than a filter without a match."""
-    return {"any_job": await db.fetchval("SELECT EXISTS (SELECT FROM jobs)")}

@@ -90,17 +90,6 @@ async def update_job(
         await audit.record(connection, actor.username, "job.update", job.id, actor.address, detail)
 
 
-async def delete_job(db: Database, job_id: str, actor: Actor) -> None:
-    """Delete the Job with its runs and revisions. Raises NotFoundError, RefusedError while a run is going."""
-    try:
-        async with db.transaction(actor.username) as connection:
-            if await connection.execute("DELETE FROM jobs WHERE id = $1", job_id) == "DELETE 0":
-                raise NotFoundError(f"there is no Job {job_id}")
-            await audit.record(connection, actor.username, "job.delete", job_id, actor.address)
-    except asyncpg.ObjectInUseError as error:
-        raise RefusedError(str(error)) from None
-
-
 async def read_job(db: Database, job_id: str) -> Row | None:
     """Everything about a Job, its encrypted secret_cfg included, with its newest revision."""
     return await db.fetchrow(

@@ -22,7 +22,7 @@ from connecthub.storage.job_pages import job_health, matching_ids, read_revision
 from connecthub.storage.jobs import read_job
 from connecthub.storage.requests import request_run
 from connecthub.web.auth import actor
-from connecthub.web.config_fields import MISSING, Field, fields_of, show
+from connecthub.web.config_fields import MISSING, fields_of, show
 from connecthub.web.display import segment
 from connecthub.web.fields import read_form
 from connecthub.web.form import Errors, Reader
@@ -241,11 +241,6 @@ def inside(path: str, without: str = "\n") -> str:
     """`path` where it is one of the pages of Jobs, else the list."""
     plain = path.isascii() and path.isprintable() and "\\" not in path and ".." not in path
     return path if plain and path.startswith("/admin/jobs/") and without not in path else _LIST
-
-
-def field_rows(fields: Sequence[Field], shown: dict[str, str]) -> list[tuple[Field, str]]:
-    """Each field with the text in it."""
-    return [(one, shown.get(one.name, "")) for one in fields]
 
 
 def _ids(form: dict[str, str]) -> list[str]:

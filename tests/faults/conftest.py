@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +24,3 @@ def needs(what: str, there: bool) -> None:
         if os.environ.get("CI"):
             pytest.fail(f"{what} is not here; .ci/run installs it")
         pytest.skip(f"needs {what}")
-
-
-def needs_command(name: str) -> None:
-    """The same for a program."""
-    needs(name, shutil.which(name) is not None)

@@ -152,11 +152,8 @@ class Chaos:
     def crash_server(self) -> None:
         """`pg_ctl stop -m immediate`, and up again after a while."""
         self.stage.crash_server()
-        self._wait_down(self.chance.uniform(0, 6))
+        time.sleep(self.chance.uniform(0, 6))  # nothing is undone meanwhile: starting a hub needs the server
         self.stage.start_server()
-
-    def _wait_down(self, seconds: float) -> None:
-        time.sleep(seconds)  # nothing is undone meanwhile: starting a hub needs the server
 
     def ask_something(self) -> None:
         """A person starts, cancels or retries."""

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +31,7 @@ NEVER = "0 0 29 2 *"
 CANARY = "canary-5c81d9f3"
 LEASE_S = 4.0
 PASSWORD = "a password of the stage"
+ACTOR = Actor("the stage", None)
 
 
 class Hub(Program):
@@ -264,11 +265,3 @@ class Stage:
             return bool(self.value("SELECT true"))
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
-
-
-def now() -> datetime:
-    """The wall clock of the test's process."""
-    return datetime.now(UTC)
-
-
-ACTOR = Actor("the stage", None)
