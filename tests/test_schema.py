@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
+from connecthub.errors import DatabaseError
 from connecthub.storage.database import migrate
 
 INSERT = "INSERT INTO jobs (id, cron_expr, handler_path) VALUES ('a', '* * * * *', 'extensions.x:Y')"
@@ -137,3 +139,25 @@ def test_hubs_that_start_at_once_migrate_once(server: str, dsn: str) -> None:
         assert await db.fetchval("SELECT count(*) FROM alembic_version") == 1
 
     on(dsn, work)
+
+
+def test_a_schema_from_the_future_is_left_alone(dsn: str) -> None:
+    async def work(db: asyncpg.Connection) -> None:
+        await db.execute("UPDATE alembic_version SET version_num = '9999'")
+        with pytest.raises(DatabaseError, match="its schema is newer than") as refused:
+            await migrate(dsn)
+        assert "\n" not in str(refused.value)
+        assert await db.fetchval("SELECT version_num FROM alembic_version") == "9999"
+
+    on(dsn, work)
+
+
+def test_a_role_without_rights_is_told_what_it_needs(server: str, dsn: str) -> None:
+    async def work(db: asyncpg.Connection) -> None:
+        for rights in ("", "GRANT USAGE ON SCHEMA public TO PUBLIC"):
+            await db.execute(f"DROP SCHEMA public CASCADE; CREATE SCHEMA public; {rights}")
+            with pytest.raises(DatabaseError, match="give the role of .* a database of its own"):
+                await migrate(dsn)
+
+    name = urlsplit(dsn).path
+    on(urlunsplit(urlsplit(server)._replace(path=name)), work)  # the superuser's, who then owns the schema

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -55,6 +58,9 @@ UNAVAILABLE = (
     asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+
+# A role that may not use the schema `public` at all has none to create tables in.
+_NO_RIGHTS = (asyncpg.InsufficientPrivilegeError.sqlstate, asyncpg.InvalidSchemaNameError.sqlstate)
 
 
 class Database:
@@ -217,21 +223,49 @@ async def migrate(dsn: str) -> None:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
             await connection.run_sync(_upgrade)
+    except CommandError:  # a revision that is not among the migrations here
+        raise DatabaseError(
+            f"database cannot be used: its schema is newer than {schema_head()}, the last one that this version "
+            "of ConnectHub knows; start the version that made it, or restore a backup made by this one"
+        ) from None
     except (*UNAVAILABLE, asyncpg.PostgresError, DBAPIError) as error:
         raise _unreachable(error.orig if isinstance(error, DBAPIError) and error.orig else error) from None
     finally:
         await engine.dispose()
 
 
-def _upgrade(connection: Connection) -> None:
+def schema_head() -> str:
+    """The revision of the schema that this version of ConnectHub works with."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def schema_revisions() -> list[str]:
+    """All revisions that this version knows, the oldest first."""
+    scripts = ScriptDirectory.from_config(_config())
+    return [script.revision for script in scripts.walk_revisions()][::-1]
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
 
 def _unreachable(error: BaseException) -> DatabaseError:
     words = " ".join(str(error).split()) or type(error).__name__
+    # Through SQLAlchemy the error is of another class, with the same code.
+    if getattr(error, "sqlstate", None) in _NO_RIGHTS:
+        words = re.sub(r"^<class '[^']*'>: ", "", words)
+        return DatabaseError(
+            f"database cannot be used: {words}; give the role of [database] url a database of its own: "
+            "ALTER DATABASE name OWNER TO role"
+        )
     return DatabaseError(
         f"database cannot be used: {words}; check [database] url (CONNECTHUB_DATABASE__URL) and that the "
         "server runs, or leave it empty for the embedded PostgreSQL"
