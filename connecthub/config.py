@@ -36,6 +36,7 @@ from connecthub.config_sections import (
     MetricsSettings,
     PluginSettings,
     PoolSettings,
+    RetentionSettings,
     SchedulerSettings,
     SecuritySettings,
     ServerSettings,
@@ -77,6 +78,7 @@ class Settings(BaseSettings):
     scheduler: SchedulerSettings = SchedulerSettings()
     pool: PoolSettings = PoolSettings()
     plugins: PluginSettings = PluginSettings()
+    retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)

@@ -186,6 +186,22 @@ class PoolSettings(_Section):
         return beat
 
 
+class RetentionSettings(_Section):
+    """[retention]: days that runs and failed ones are kept (0: for ever), and how many of each Job anyway."""
+
+    days: Whole = Field(90, ge=0, le=36_500)
+    failure_days: Whole = Field(365, ge=0, le=36_500)
+    keep_last: Whole = Field(100, ge=0, le=10_000)
+
+    @field_validator("failure_days")
+    @classmethod
+    def _is_not_shorter(cls, failure_days: int, info: ValidationInfo) -> int:
+        days = info.data.get("days")  # missing where days itself is wrong, which is reported then
+        if days is not None and 0 < failure_days < days:
+            raise ValueError(f"must be 0 (for ever) or at least days ({days})")
+        return failure_days
+
+
 class MetricsSettings(_Section):
     """[metrics]: who may read /metrics from another machine."""
 

@@ -26,7 +26,7 @@ from connecthub.logs import setup_logging
 from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
-from connecthub.storage import keys, queue
+from connecthub.storage import keys, queue, retention
 from connecthub.storage.database import UNAVAILABLE, Database, migrate
 from connecthub.storage.embedded import EmbeddedPostgres
 from connecthub.storage.runs import ENGINE_SETTINGS
@@ -237,9 +237,11 @@ async def _metrics(db: Database, metrics: Metrics) -> bytes:
     with contextlib.suppress(*UNAVAILABLE):
         async with asyncio.timeout(5):
             depth, age = await queue.depth_and_age(db)
+            kept = await retention.last_pass(db)
         more = [
             Reading("queue_depth", "Runs that are queued and due.", depth),
             Reading("queue_age_seconds", "How long the first of them has waited.", age),
+            Reading("retention_age_seconds", "Since a whole pass of retention ended.", kept["age_s"]),
         ]
     return metrics.text(more)
 

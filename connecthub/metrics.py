@@ -55,6 +55,9 @@ class Metrics:
         self.start_delay = self._seconds("start_delay", "From when a run was due to the begin of its plugin.")
         self.tick = self._seconds("tick_lag", "From the minute mark to the end of its tick.")
         self.loop_lag = self._seconds("loop_lag", "How late the hub's event loop came round.")
+        self.retention = Counter(
+            "connecthub_retention_rows", "Rows that retention has deleted.", ["table"], registry=registry
+        )
         build = Gauge("connecthub_build", "1, with the version that runs.", ["version"], registry=registry)
         build.labels(__version__).set(1)
 

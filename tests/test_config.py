@@ -109,6 +109,9 @@ def test_each_setting_has_an_environment_form_that_wins(section: str) -> None:
         "pool.shutdown_grace_s": ("2.5", 2.5),
         "plugins.packages": ('["a", "b.c"]', ("a", "b.c")),
         "plugins.path": ("p", "p"),
+        "retention.days": ("0", 0),
+        "retention.failure_days": ("400", 400),
+        "retention.keep_last": ("0", 0),
         "metrics.token": ("t", SecretStr("t")),
     }
     for name in type(Settings.model_fields[section].default).model_fields:
@@ -243,6 +246,8 @@ def test_settings_are_frozen() -> None:
         ("[pool]\nlease_s = 1.9", "[pool] lease_s", "greater than or equal to 2"),
         ("[pool]\ntimeout_s = inf", "[pool] timeout_s", "finite"),
         ("[pool]\nheartbeat_s = -1", "[pool] heartbeat_s", "greater than or equal to 0"),
+        ("[retention]\nfailure_days = 30", "[retention] failure_days = 30", "at least days (90)"),
+        ("[retention]\nkeep_last = -1", "[retention] keep_last", "greater than or equal to 0"),
         ("[pool]\nheartbeat_s = 30", "[pool] heartbeat_s = 30", "less than half of lease_s (60)"),
         ("[pool]\ntimeout_s = -1", "[pool] timeout_s", "greater than or equal to 0"),
         ("[scheduler]\ntimezone = 'Asia'", "[scheduler] timezone", "such as Asia/Shanghai"),

@@ -360,6 +360,12 @@ def test_why_it_did_not_run(hub: Hub) -> None:
     assert why(hub, day - timedelta(days=30)).startswith("The Job did not exist yet")
     assert why(hub, day + timedelta(hours=1)).startswith("It was due, and the records do not say")
 
+    hub.sql("ALTER TABLE job_revisions DISABLE TRIGGER USER")
+    hub.sql("UPDATE job_revisions SET number = 2, saved_at = $1", day - timedelta(days=100))
+    hub.sql("ALTER TABLE job_revisions ENABLE TRIGGER USER")
+    long_ago = why(hub, day - timedelta(days=95))
+    assert long_ago == why(hub, day - timedelta(days=120)) == "Records of that time are no longer kept."
+
     hub.sql(
         "UPDATE job_logs SET status = 'SKIPPED', reason = 'overlap', meta = $2 WHERE id = $1",
         run_id,

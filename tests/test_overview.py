@@ -136,6 +136,16 @@ def test_fragments_say_when_nothing_has_changed(hub: Hub) -> None:
     assert blocks[0]["failing"] != blocks[1]["failing"] and blocks[0]["running"] == blocks[1]["running"]
 
 
+def test_it_says_what_is_kept_and_what_the_last_clean_up_took(hub: Hub) -> None:
+    assert "Runs are kept for 90 days, failed ones for 365; the last 100 of each Job stay." in hub.page(
+        "/admin/"
+    )
+    assert "No clean-up yet." in hub.page("/admin/")
+    hub.sql("UPDATE retention SET touched_at = now() - interval '7 min', runs = 1204, revisions = 3")
+    page = hub.page("/admin/")
+    assert "7 min ago" in page and "1,204 runs and 3 revisions went." in page
+
+
 def test_a_rate_is_never_rounded_up_to_all() -> None:
     assert [percent(share) for share in (None, 1.0, 0.99999, 0.9869, 0.0)] == [
         "—",

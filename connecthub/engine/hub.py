@@ -18,6 +18,7 @@ from connecthub.engine.held import HeldRuns
 from connecthub.engine.leases import LIVE_S, Leases
 from connecthub.engine.looper import Every
 from connecthub.engine.pool import Pool
+from connecthub.engine.retention import LOOK_S, Retention
 from connecthub.engine.runner import Runner
 from connecthub.engine.spool import Spool
 from connecthub.engine.tick import Ticker
@@ -58,6 +59,7 @@ class Hub:
         self._dispatcher = Dispatcher(db, self._pool, runner, self.held, self._endings, self._lease_s)
         self._leases = Leases(db, self.held, self._dispatcher, metrics, self._lease_s)
         self._ticker = Ticker(db, metrics, on_queued=self._queued)
+        self._retention = Retention(db, self.held.worker_id, settings.retention, metrics)
         self._unlisten: Callable[[], Awaitable[None]] | None = None
         self._loops: list[Every] = []
         self._looked_at = boottime()
@@ -75,6 +77,7 @@ class Hub:
             Every("loop lag", _LAG_S, self._measure_lag_once, _LAG_S),
             Every("spool", 0.5, self._endings.spool_once, 5.0),
             Every("spool replay", self._beat_s, self._endings.replay_once, slowest, at_once=True),
+            Every("retention", LOOK_S, self._retention.pass_once, 10 * LOOK_S),
         ]
         if not self._db.is_pooled:
             self._loops.append(Every("listener", 1.0, self._listen_once, slowest, at_once=True))

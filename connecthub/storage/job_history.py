@@ -35,7 +35,7 @@ class Facts:
     """The records around a moment; what is None is not there."""
 
     revision: Row | None  # in force at that moment
-    first_saved: datetime | None  # of the oldest revision: the Job did not exist before
+    first_saved: datetime | None  # of the first revision, the Job did not exist before; None: no longer kept
     run: Row | None  # the scheduled first attempt whose fire time it is
     missed: Row | None  # the SKIPPED row of a stretch of missed times that covers it
     made_up: Row | None  # the run that the same tick started for the newest of them
@@ -102,7 +102,9 @@ async def facts_at(db: Database, job_id: str, moment: datetime) -> Facts:
     """Everything that bears on whether the Job ran at `moment`, the whole minute from it."""
     async with db.transaction() as connection:
         revision = await connection.fetchrow(_IN_FORCE, job_id, moment)
-        first = await connection.fetchval("SELECT min(saved_at) FROM job_revisions WHERE job_id = $1", job_id)
+        first = await connection.fetchval(
+            "SELECT saved_at FROM job_revisions WHERE job_id = $1 AND number = 1", job_id
+        )
         missed = await connection.fetchrow(_MISSED, job_id, moment)
         made_up = None
         if missed is not None:

@@ -27,6 +27,7 @@ def job_routes(
     """The routes, and its tools for JobAdmin. `page` renders a template in the frame, `part` without it."""
     catalogue = Catalogue(settings.plugins.packages, settings.plugin_path)
     JobAdmin.catalogue, JobAdmin.vault = catalogue, vault
+    JobAdmin.kept_days = settings.retention.days
     return [
         *JobActions(database, vault, catalogue, page).routes(),
         *JobEditor(settings, database, vault, Checker(settings, vault, catalogue), page, part).routes(),

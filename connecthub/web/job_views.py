@@ -74,6 +74,7 @@ class JobAdmin(HubView, model=Job):
     details_template = "job.html"
     catalogue: ClassVar[Catalogue]
     vault: ClassVar[Vault]
+    kept_days: ClassVar[int]
 
     async def list(self, request: Request) -> Pagination:
         """One page of the Jobs that the URL asks for."""
@@ -150,7 +151,7 @@ class JobAdmin(HubView, model=Job):
         moment = _moment(text, zone)
         found = None
         if moment is not None:
-            found = answer(await facts_at(self.database, job["id"], moment), moment, now)
+            found = answer(await facts_at(self.database, job["id"], moment), moment, now, self.kept_days)
         try:
             span = cron.span(job["cron_expr"], job["timezone"], now - timedelta(days=62), now, keep=_FIRES)
             late = [at.astimezone(zone) for at in reversed(span.newest)]

@@ -29,12 +29,15 @@ class Answer:
     blocked_by: int | None = None
 
 
-def answer(facts: Facts, moment: datetime, now: datetime) -> Answer:
-    """The first that the records say; `moment` is the start of a minute."""
+def answer(facts: Facts, moment: datetime, now: datetime, kept_days: int) -> Answer:
+    """The first that the records say; `moment` is the start of a minute.
+
+    `kept_days`: how long runs are kept, 0 for ever.
+    """
     if facts.run is not None and facts.run["reason"] != "missed":
         return _of_run(facts.run)
     if facts.revision is None:
-        return Answer("not_yet", {"at": facts.first_saved})
+        return Answer("not_yet", {"at": facts.first_saved}) if facts.first_saved else Answer("not_kept")
     if facts.disabled is not None:
         return Answer("disabled", {"by": facts.disabled.by or "SQL", "at": facts.disabled.since})
     due = _due(facts.revision, moment)
@@ -46,7 +49,10 @@ def answer(facts: Facts, moment: datetime, now: datetime) -> Answer:
         return Answer("future", {"at": moment})
     if facts.schedule_error:
         return Answer("broken", {"text": facts.schedule_error})
-    return _absent(facts)
+    found = _absent(facts)
+    if found.key == "unknown" and kept_days and moment < now - timedelta(days=kept_days):
+        return Answer("not_kept")
+    return found
 
 
 def _of_run(run: Row) -> Answer:

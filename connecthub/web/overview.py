@@ -15,9 +15,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from connecthub.config_sections import RetentionSettings
 from connecthub.storage import overview
 from connecthub.storage.database import Database
 from connecthub.storage.jobs import Row
+from connecthub.storage.retention import last_pass
 from connecthub.web.charts import Cell, Hour, bars, strip, worst
 from connecthub.web.display import link_to
 from connecthub.web.live import Page, live_page
@@ -104,8 +106,8 @@ def percent(share: float | None) -> str:
 class OverviewPages:
     """The first page of the admin."""
 
-    def __init__(self, database: Database, page: Page) -> None:
-        self._database, self._page = database, page
+    def __init__(self, database: Database, kept: RetentionSettings, page: Page) -> None:
+        self._database, self._kept, self._page = database, kept, page
         self._week: list[Row] = []
         self._week_until = 0.0
         self._reading = asyncio.Lock()
@@ -143,6 +145,8 @@ class OverviewPages:
             hour_chart=drawer.hours(day if hours == 24 else week, hours),
             hour_counts=_totals(day if hours == 24 else week),
             strips=drawer.strips(jobs, cells),
+            kept=self._kept,
+            retention=await last_pass(db),
         )
 
     async def _figures(self) -> list[Row]:

@@ -83,7 +83,7 @@ class HubAdmin(Admin):
         return [
             Mount("/statics", StaticFiles(packages=["sqladmin"]), name="statics"),
             Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
-            *OverviewPages(self._database, self.page).routes(),
+            *OverviewPages(self._database, self._settings.retention, self.page).routes(),
             *RunFiles(self._database).routes(),
             *FrameRoutes(self._database, self.page).routes(),
             *AuditRoutes(self._database, self.page).routes(),

@@ -207,6 +207,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "It was due; what came of it is gone: {by} cleared the logs on {at}.",
         "当时应触发；执行记录已由 {by} 于 {at} 清空。",
     ),
+    "why.not_kept": (
+        "Records of that time are no longer kept.",
+        "该时间的记录已超过保留期限，不再保存。",
+    ),
     "why.unknown": (
         "It was due, and the records do not say why there is no run.",
         "当时应触发，但记录中没有说明原因。",

@@ -1,0 +1,139 @@
+"""The SQL of retention: which runs and revisions are no longer kept, and whose turn it is to delete them.
+
+Everything goes in steps of one short statement each. They lock rows that nothing else writes: ended runs, which
+no claim looks at, and revisions that no Job has had for days.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from connecthub.storage.database import Database
+    from connecthub.storage.jobs import Row
+
+# In the text of the statements: a plan made for any number of rows would read whole tables.
+_RUNS = 500
+_REVISIONS = 50
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How long runs are kept in days, failures of their own (None: for ever), and how many of each Job anyway."""
+
+    days: int
+    failure_days: int | None
+    keep_last: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did: the id it came to (None: the end), and how many rows went."""
+
+    reached: int | None
+    gone: int
+
+
+_BEGIN = """
+UPDATE retention SET worker_id = $1, touched_at = clock_timestamp(), runs = 0, revisions = 0
+WHERE touched_at IS NULL OR touched_at <= clock_timestamp() - make_interval(secs => $2)
+RETURNING true
+"""
+_END = """
+UPDATE retention SET touched_at = clock_timestamp(), ended_at = clock_timestamp() WHERE worker_id = $1
+"""
+
+
+async def begin(db: Database, worker_id: UUID, every_s: float) -> bool:
+    """Whether a pass begins now, and is this hub's: for `every_s` seconds no hub has been at it."""
+    return bool(await db.fetchval(_BEGIN, worker_id, every_s))
+
+
+async def end(db: Database, worker_id: UUID) -> None:
+    """The pass of this hub came to its end."""
+    await db.execute(_END, worker_id)
+
+
+# By the primary key from its left end, where the oldest runs are. An attempt goes after the one before it: an
+# owner that comes back for its LOST run after months must find that the next attempt has been there. A fire time
+# goes only after the Job has moved past it, or it would run again.
+_DELETE_RUNS = f"""
+WITH page AS MATERIALIZED (
+    SELECT id, job_id, finished_at, queued_at > clock_timestamp() - make_interval(days => $3) AS young,
+           finished_at <= clock_timestamp() - make_interval(
+               days => CASE WHEN status IN ('FAILURE', 'LOST') THEN $4::int ELSE $3 END)
+           AND coalesce(lease_expires_at <= clock_timestamp(), true) AS old
+    FROM job_logs WHERE id > $2 ORDER BY id LIMIT {_RUNS}
+), beyond AS MATERIALIZED (
+    SELECT job_id, (SELECT n.id FROM job_logs n WHERE n.job_id = p.job_id
+                    ORDER BY n.id DESC OFFSET $5 LIMIT 1) AS id
+    FROM (SELECT DISTINCT job_id FROM page WHERE old) p
+), gone AS (
+    DELETE FROM job_logs l USING page p JOIN beyond b ON b.job_id = p.job_id
+    WHERE l.id = p.id AND p.old AND p.id <= b.id
+      AND l.finished_at = p.finished_at  -- or it has ended anew since
+      AND (SELECT e.id FROM job_logs e WHERE e.id = l.retry_of) IS NULL
+      AND coalesce((SELECT j.next_run_at > l.scheduled_for FROM jobs j WHERE j.id = l.job_id), true)
+    RETURNING l.id
+), counted AS (
+    UPDATE retention SET touched_at = clock_timestamp(), runs = runs + (SELECT count(*) FROM gone)
+    WHERE worker_id = $1 RETURNING true
+)
+SELECT (SELECT count(*) FROM gone) AS gone,
+       (SELECT max(id) FROM page HAVING NOT bool_and(young) AND EXISTS (SELECT FROM counted)) AS reached
+"""
+
+
+async def delete_runs(db: Database, worker_id: UUID, kept: Kept, after: int) -> Step:
+    """Look at the next runs with an id above `after`, and delete those that are no longer kept.
+
+    The end is where all of them are young, or where another hub has taken over.
+    """
+    row = await db.fetchrow(_DELETE_RUNS, worker_id, after, kept.days, kept.failure_days, kept.keep_last)
+    return Step(row["reached"], row["gone"]) if row else Step(None, 0)
+
+
+# A revision counts from when the next one took its place: until long after that, a run of it may be on its way.
+# One of the stretch in which the Job is disabled now stays: it says since when and by whom.
+_DELETE_REVISIONS = f"""
+WITH page AS MATERIALIZED (
+    SELECT id FROM job_revisions WHERE id > $2 ORDER BY id LIMIT {_REVISIONS}
+), gone AS (
+    DELETE FROM job_revisions r USING page p
+    WHERE r.id = p.id AND CASE
+        WHEN (SELECT n.saved_at > clock_timestamp() - make_interval(days => $3) FROM job_revisions n
+              WHERE n.job_id = r.job_id AND n.number > r.number ORDER BY n.number LIMIT 1) IS DISTINCT FROM false
+        THEN false
+        WHEN EXISTS (SELECT FROM jobs j WHERE j.id = r.job_id AND j.revision_id = r.id) THEN false
+        WHEN NOT r.enabled AND NOT EXISTS (SELECT FROM job_revisions n
+              WHERE n.job_id = r.job_id AND n.number > r.number AND n.enabled) THEN false
+        ELSE (SELECT l.id FROM job_logs l WHERE l.job_id = r.job_id AND l.revision_id = r.id
+              ORDER BY l.id LIMIT 1) IS NULL END
+    RETURNING r.id
+), counted AS (
+    UPDATE retention SET touched_at = clock_timestamp(), revisions = revisions + (SELECT count(*) FROM gone)
+    WHERE worker_id = $1 RETURNING true
+)
+SELECT (SELECT count(*) FROM gone) AS gone,
+       (SELECT max(id) FROM page WHERE EXISTS (SELECT FROM counted)) AS reached
+"""
+
+
+async def delete_revisions(db: Database, worker_id: UUID, kept: Kept, after: int) -> Step:
+    """Look at the next revisions with an id above `after`, and delete those that nothing needs any more."""
+    row = await db.fetchrow(_DELETE_REVISIONS, worker_id, after, kept.days)
+    return Step(row["reached"], row["gone"]) if row else Step(None, 0)
+
+
+_LAST = """
+SELECT touched_at, runs, revisions, extract(epoch FROM clock_timestamp() - ended_at)::float8 AS age_s FROM retention
+"""
+
+
+async def last_pass(db: Database) -> Row:
+    """touched_at (None: there was none yet), runs and revisions that went, age_s since a whole pass ended."""
+    row = await db.fetchrow(_LAST)
+    assert row is not None  # noqa: S101 - the table has one row
+    return row
