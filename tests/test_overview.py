@@ -163,3 +163,18 @@ def test_up_next_counts_down(hub: Hub) -> None:
     hub.sql("UPDATE jobs SET next_run_at = $1, timezone = timezone", soon)
     hub.sql("UPDATE jobs SET next_run_at = $1", soon)
     assert re.search(r'data-tick="countdown">9:5\d<', hub.page("/admin/"))
+
+
+def test_a_hub_that_runs_old_code_says_so(hub: Hub) -> None:
+    insert_job(hub)
+    hub.sql(
+        "INSERT INTO hubs (worker_id, name, version, places, ticked_at, changed_modules)"
+        " VALUES (gen_random_uuid(), 'vm-1:7', '1', 4, now(), '{webjobs.helper}')"
+    )
+    warning = "vm-1:7 runs code from before a change of webjobs.helper"
+    assert warning in hub.page("/admin/")
+    assert warning in hub.page("/admin/jobs/details/sync-1")
+    hub.sql("UPDATE jobs SET handler_path = 'other.jobs:PlainJob'")
+    assert warning not in hub.page("/admin/jobs/details/sync-1")
+    hub.sql("UPDATE hubs SET stopped_at = now()")
+    assert warning not in hub.page("/admin/")

@@ -244,3 +244,12 @@ def test_the_innermost_call_is_named() -> None:
         'Traceback\n  File "/a/x.py", line 1, in run\n    y()\n  File "b/y.py", line 88, in push\n    raise\n'
     )
     assert last_frame(text) == "b/y.py:88 in push" and last_frame("no frames") == ""
+
+
+def test_the_page_of_a_run_says_which_code_it_was(hub: Hub) -> None:
+    insert_job(hub)
+    run_id = insert_run(hub)
+    code = {"module": "webjobs.jobs", "sha256": "0123456789abcdef", "commit": "89abcdef0123"}
+    hub.sql("UPDATE job_logs SET meta = $1", json.dumps({"code": code}))
+    page = re.sub(r"<[^>]+>", "", hub.page(f"/admin/joblogs/details/{run_id}?tab=configuration"))
+    assert "Codewebjobs.jobs SHA-256 0123456789abcdef · commit 89abcdef0123" in page

@@ -182,10 +182,19 @@ class Child(Call):
                 self._say({"masked": True})
         elif kind == "loaded":
             self._memory_mb = value["memory_mb"]
+            self._run.code = self._named(value["code"])
             self._begin()
         elif self._answer is None:
             self._answer = self._ended(kind, value)
             self._exit_soon()
+
+    def _named(self, code: dict[str, Any] | None) -> dict[str, str] | None:
+        """Which code it says it has loaded. No plugin may write what it likes into a run's meta."""
+        known = {name: (code or {}).get(name) for name in ("module", "sha256", "commit")}
+        clean = {
+            name: outcome.clean(self._run.masker.text(text[:500])) for name, text in known.items() if text
+        }
+        return clean or None
 
     def _begin(self) -> None:
         with self._lock:

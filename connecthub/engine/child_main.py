@@ -108,7 +108,8 @@ class Child:
                 self._link.send({"bad_handler": str(error)})
                 return
             self._memory_mb = job_class.memory_mb
-            self._link.send({"loaded": {"memory_mb": self._memory_mb}})
+            code = loader.code(request["handler_path"])
+            self._link.send({"loaded": {"memory_mb": self._memory_mb, "code": code}})
             self._link.begin.wait()
             self._call(job_class)
 

@@ -41,6 +41,7 @@ class HeldRun:
     log: RunLog = field(init=False)
     ctx: RunContext | None = None
     call: Call | None = None
+    code: dict[str, str] | None = None  # which code runs, as Loader.code tells it
     timeout_s: float = 0
     stops_when_cut_off: bool = False  # rule 12
     started_at: datetime | None = None

@@ -45,6 +45,7 @@ class Hub:
         self, db: Database, vault: Vault, loader: Loader, settings: Settings, metrics: Metrics
     ) -> None:
         self._db = db
+        self._loader = loader
         self._metrics = metrics
         self._lease_s = settings.pool.lease_s
         self._beat_s = settings.heartbeat_seconds
@@ -125,8 +126,9 @@ class Hub:
 
     async def _tell_once(self) -> None:
         ticked_at, pool = self._ticker.ticked_at, self._pool
+        changed = await asyncio.to_thread(self._loader.changed)
         name = f"{socket.gethostname()}:{os.getpid()}"
-        state = HubState(self.held.worker_id, name, __version__, pool.size, pool.taken, ticked_at)
+        state = HubState(self.held.worker_id, name, __version__, pool.size, pool.taken, ticked_at, changed)
         await hubs.store_seen(self._db, state)
 
     def readiness(self) -> dict[str, str | None]:

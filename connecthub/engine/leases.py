@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 from connecthub import failpoints
@@ -91,9 +92,9 @@ class Leases:
         for run in list(self._held.values()):
             changes = run.changes
             if run.started_at is not None and not run.ended.done() and changes != run.stored_changes:
-                live.append(
-                    (run, changes, Live(run.claim.id, clean(run.log.text()), run.progress, run.started_at))
-                )
+                meta = json.dumps({"code": run.code} if run.code else {})
+                shown = Live(run.claim.id, clean(run.log.text()), run.progress, run.started_at, meta)
+                live.append((run, changes, shown))
         cancelled = await store_live(self._db, self._held.worker_id, [entry[2] for entry in live])
         for run, changes, _ in live:
             run.stored_changes = changes

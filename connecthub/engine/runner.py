@@ -101,6 +101,7 @@ class Runner:
             return outcome.refuse("bad_handler", error, run.masker)
         except SecretError as error:
             return outcome.refuse("bad_secret", error, run.masker)
+        run.code = self._loader.code(definition.handler_path)
         run.timeout_s = self._default_timeout_s if definition.timeout_s is None else definition.timeout_s
         run.stops_when_cut_off = definition.rerun_lost and definition.max_attempts > 1
         while True:
@@ -192,6 +193,7 @@ class Runner:
     def _end(self, run: HeldRun, definition: Definition | None, ended: Outcome, *, returned: bool) -> None:
         claim = run.claim
         run.settle()
+        meta = {"code": run.code, "detail": ended.detail}
         delay = None
         if definition is not None:
             delay = outcome.retry_delay(
@@ -207,7 +209,7 @@ class Runner:
                 run_log=outcome.clean(run.log.text()),
                 result=ended.result,
                 progress=run.progress,
-                meta=json.dumps({"detail": ended.detail} if ended.detail else {}),
+                meta=json.dumps({name: value for name, value in meta.items() if value}),
                 started_at=run.started_at,
                 returned=returned,
                 retry_delay_s=delay,

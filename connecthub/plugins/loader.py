@@ -15,13 +15,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import SourceLoader
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
 from connecthub.errors import HandlerError
 from connecthub.plugins.api import BaseJob
+from connecthub.plugins.sources import Sources, commit_of, recorder
 
 _MESSAGE_LIMIT = 300  # characters of a foreign message that a person is shown
 
@@ -38,6 +39,8 @@ class Loader:
         self.packages = packages
         self.path = path.resolve()
         self._classes: dict[str, type[BaseJob]] = {}
+        self._code: dict[str, dict[str, str]] = {}
+        self._sources = Sources(self._allowed)
         self._lock = threading.Lock()
         self._loading = 0
         if str(self.path) not in sys.path:
@@ -60,7 +63,28 @@ class Loader:
         with self._forget_on_failure(module_name):
             module = self._import(handler_path, module_name)
             cls = self._job_class(handler_path, module, class_name)
+        self._code.setdefault(handler_path, self._version(cls, module_name))
         return self._classes.setdefault(handler_path, cls)
+
+    def code(self, handler_path: str) -> dict[str, str] | None:
+        """Which code the loaded class is: `module`, `sha256` of its file (16 digits), perhaps `commit`.
+
+        None where it was not loaded here, or its file could not be read. The commit is that of the checkout,
+        which may hold changes of its own: the hash tells.
+        """
+        return self._code.get(handler_path) or None
+
+    def changed(self) -> list[str]:
+        """The modules of the allowed packages whose files have changed since they were loaded, sorted."""
+        return self._sources.changed()
+
+    def _version(self, cls: type[BaseJob], module_name: str) -> dict[str, str]:
+        name = cls.__module__ if self._allowed(cls.__module__) else module_name
+        source = self._sources.of(name)
+        if source is None:
+            return {}
+        commit = commit_of(source.file)
+        return {"module": name, "sha256": source.digest} | ({"commit": commit} if commit else {})
 
     def is_isolated(self, handler_path: str) -> bool:
         """Whether the class's own body says `isolation = "process"`, by its source: nothing is imported.
@@ -141,14 +165,15 @@ class Loader:
             self._loading += 1
         failed = True
         try:
-            with _recorder.recording() as names:
+            with recorder.recording(self._allowed) as imported:
                 yield
+            self._sources.note(imported)
             failed = False
         finally:
             with self._lock:
                 self._loading -= 1
                 if failed:
-                    self._forget({name for name in names if self._allowed(name)} | {module_name})
+                    self._forget({*imported, module_name})
 
     def _forget(self, names: set[str]) -> None:
         """Drop `names` from sys.modules and from their packages, as far as nobody else may hold on to them.
@@ -261,39 +286,3 @@ def _complaint(found: Any, module_name: str, class_name: str) -> str | None:
     if missing:
         return f"{class_name} in {module_name} does not implement {', '.join(missing)}; write what is missing"
     return None
-
-
-class _Recorder:
-    """An import hook that finds nothing and notes who looks: the names that a thread is first to import.
-
-    A comparison of sys.modules before and after would blame a load for what other threads import meanwhile.
-    """
-
-    def __init__(self) -> None:
-        self._local = threading.local()
-
-    @contextmanager
-    def recording(self) -> Iterator[set[str]]:
-        """Names that this thread begins to import in the block."""
-        before: set[str] | None = getattr(self._local, "names", None)
-        names: set[str] = set()
-        self._local.names = names
-        try:
-            yield names
-        finally:
-            self._local.names = before
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Note the name; the finders that follow do the finding."""
-        names: set[str] | None = getattr(self._local, "names", None)
-        if names is not None:
-            names.add(fullname)
-        return None
-
-
-_recorder = _Recorder()
-sys.meta_path.insert(
-    0, _recorder
-)  # once and for good: taking it out would disturb imports under way elsewhere

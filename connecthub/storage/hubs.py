@@ -7,13 +7,18 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from connecthub.storage.jobs import Row
+
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
 
 @dataclass(frozen=True)
 class HubState:
-    """What a hub says of itself: `taken` of its `places`, and the minute of its last whole tick."""
+    """What a hub says of itself: `taken` of its `places`, and the minute of its last whole tick.
+
+    `changed_modules`: plugin modules whose files are no longer what it loaded.
+    """
 
     worker_id: UUID
     name: str
@@ -21,20 +26,21 @@ class HubState:
     places: int
     taken: int
     ticked_at: datetime | None
+    changed_modules: list[str]
 
 
 _SEEN = """
-INSERT INTO hubs (worker_id, name, version, places, taken, ticked_at) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO hubs (worker_id, name, version, places, taken, ticked_at, changed_modules)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (worker_id) DO UPDATE
-SET seen_at = clock_timestamp(), taken = excluded.taken, ticked_at = excluded.ticked_at
+SET seen_at = clock_timestamp(), taken = excluded.taken, ticked_at = excluded.ticked_at,
+    changed_modules = excluded.changed_modules
 """
 
 
 async def store_seen(db: Database, state: HubState) -> None:
     """This hub is alive."""
-    await db.execute(
-        _SEEN, state.worker_id, state.name, state.version, state.places, state.taken, state.ticked_at
-    )
+    await db.execute(_SEEN, *(getattr(state, name) for name in HubState.__dataclass_fields__))
 
 
 async def store_stopped(db: Database, worker_id: UUID) -> None:
@@ -43,4 +49,12 @@ async def store_stopped(db: Database, worker_id: UUID) -> None:
         "UPDATE hubs SET seen_at = clock_timestamp(), stopped_at = clock_timestamp(), taken = 0"
         " WHERE worker_id = $1",
         worker_id,
+    )
+
+
+async def changed_code(db: Database) -> list[Row]:
+    """The living hubs that run plugin code which is no longer what its files say: name, changed_modules."""
+    return await db.fetch(
+        "SELECT name, changed_modules FROM hubs WHERE stopped_at IS NULL AND changed_modules <> '{}'"
+        " AND seen_at > clock_timestamp() - interval '2 minutes' ORDER BY name"
     )

@@ -20,12 +20,15 @@ class Live:
     run_log: str
     progress: str | None
     started_at: datetime | None
+    meta: str
 
 
 _LIVE = """
 WITH shown AS (
-    UPDATE job_logs l SET run_log = e.run_log, progress = e.progress::jsonb, started_at = e.started_at
-    FROM unnest($2::bigint[], $3::text[], $4::text[], $5::timestamptz[]) AS e(id, run_log, progress, started_at)
+    UPDATE job_logs l SET run_log = e.run_log, progress = e.progress::jsonb, started_at = e.started_at,
+        meta = l.meta || e.meta::jsonb
+    FROM unnest($2::bigint[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
+         AS e(id, run_log, progress, started_at, meta)
     WHERE l.id = e.id AND l.worker_id = $1 AND l.status IN ('RUNNING', 'LOST')
 )
 SELECT id FROM job_logs WHERE worker_id = $1 AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL
@@ -41,5 +44,6 @@ async def store_live(db: Database, worker_id: UUID, live: Sequence[Live]) -> set
         [one.run_log for one in live],
         [one.progress for one in live],
         [one.started_at for one in live],
+        [one.meta for one in live],
     )
     return {row["id"] for row in rows}

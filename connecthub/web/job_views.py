@@ -16,6 +16,7 @@ from connecthub.cron_words import explain, in_words
 from connecthub.errors import ScheduleError
 from connecthub.plugins.discover import Catalogue, Found
 from connecthub.security.vault import Vault
+from connecthub.storage.hubs import changed_code
 from connecthub.storage.job_history import facts_at
 from connecthub.storage.job_pages import (
     SORTS,
@@ -112,6 +113,7 @@ class JobAdmin(HubView, model=Job):
         context: dict[str, Any] = {"tab": tab, "tabs": TABS, "handler": handler, "runs": runs[:_LATEST]}
         context |= {"health": health, "bars": bars(runs, health["usual_s"]), "now": now}
         context |= self._schedule(job, request.state.language, now)
+        context["old_code"] = await self._old_code(job["handler_path"])
         if tab == "configuration":
             context["secret_keys"] = sorted(secrets_of(job, self.vault) or {})
             context["fields"] = {one.name: one for one in fields_of(handler.params if handler else None)}
@@ -120,6 +122,15 @@ class JobAdmin(HubView, model=Job):
         elif tab == "why":
             context |= await self._why(request, job, now)
         return context
+
+    async def _old_code(self, handler_path: str) -> Sequence[Row]:
+        """The hubs for which files around this handler have changed since they were loaded."""
+        package = handler_path.replace(":", ".").rsplit(".", 2)[0]
+        return [
+            hub
+            for hub in await changed_code(self.database)
+            if any(f"{module}.".startswith(f"{package}.") for module in hub["changed_modules"])
+        ]
 
     def _schedule(self, job: Row, language: str, now: datetime) -> dict[str, Any]:
         """The schedule in words and its next fires, or what is wrong with it."""

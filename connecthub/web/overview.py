@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from connecthub.config_sections import RetentionSettings
 from connecthub.storage import overview
 from connecthub.storage.database import Database
+from connecthub.storage.hubs import changed_code
 from connecthub.storage.jobs import Row
 from connecthub.storage.retention import last_pass
 from connecthub.web.charts import Cell, Hour, bars, strip, worst
@@ -138,6 +139,7 @@ class OverviewPages:
             failing_total=fails,
             running=[_running(run) for run in running],
             running_total=running[0]["total"] if running else 0,
+            old_code=await changed_code(db),
             next_fires=await overview.up_next(db),
             rates=(percent(success_rate(day)), percent(success_rate(week))),
             day_total=sum(row["runs"] for row in day),

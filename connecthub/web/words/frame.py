@@ -24,6 +24,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Paused by {by} since {at}: no Job starts.",
         "{by} 于 {at} 暂停了调度，所有任务不再启动。",
     ),
+    "old_code": (
+        "{hub} runs code from before a change of {modules}. Start it again to use what is in the files now.",
+        "节点 {hub} 运行的仍是修改前的 {modules}，重启该节点后才使用新代码。",
+    ),
     "crashed": (
         "This page failed (request {number}). Runs go on. The hub's log has the error under this number.",
         "页面出错（请求编号 {number}）。任务执行不受影响，可按此编号在系统日志中查找原因。",

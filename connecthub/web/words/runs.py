@@ -46,6 +46,8 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "run_ended": ("Run #{id} has ended already.", "执行 #{id} 已经结束。"),
     "latest_runs": ("Latest runs", "最近执行"),
     "all_runs": ("all runs", "全部执行记录"),
+    "code": ("Code", "代码"),
+    "commit": ("commit", "提交"),
     "snapshot": ("What it ran with", "执行时配置"),
     "message": ("Message", "消息"),
     "result": ("Result", "结果"),
