@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
 # Sessions of the engine: the queue is empty when its plans are made and full when they are used, so that a
-# plan that reads the whole table must never look cheap.
-ENGINE_SETTINGS = {"enable_seqscan": "off"}
+# plan that reads all of it, for each run or to sort it, must never look cheap.
+ENGINE_SETTINGS = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off"}
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,9 @@ _ENDED = """l.id, l.job_id, l.revision_id, l.trigger, l.scheduled_for, l.attempt
     l.params, l.triggered_by, l.cancel_requested_at"""
 
 _END = f"""
-WITH ended AS (
+WITH lost AS MATERIALIZED (  -- which of them were LOST before this statement: none, almost always
+    SELECT id FROM job_logs WHERE id = ANY($2::bigint[]) AND status = 'LOST'
+), ended AS (
     UPDATE job_logs l
     SET status = e.status, reason = e.reason, message = e.message, traceback = e.traceback, run_log = e.run_log,
         result = e.result::jsonb, progress = e.progress::jsonb, meta = l.meta || e.meta::jsonb,
@@ -178,12 +180,14 @@ WITH ended AS (
 ), due AS (
     SELECT * FROM ended e WHERE e.retry_delay_s IS NOT NULL AND {_ANOTHER_IS_DUE}
 ), next AS ({_NEXT_ATTEMPT} RETURNING retry_of
+), came_back AS MATERIALIZED (
+    SELECT e.id, e.idempotency_key, e.attempt FROM ended e JOIN lost ON lost.id = e.id
+    WHERE NOT EXISTS (SELECT FROM due WHERE due.id = e.id)
 ), superseded AS (
     -- Rule 14: an owner that came back makes later attempts of its chain needless.
     UPDATE job_logs n SET status = 'CANCELLED', reason = 'superseded', finished_at = clock_timestamp()
-    FROM ended e
-    WHERE n.idempotency_key = e.idempotency_key AND n.id > e.id AND n.attempt > e.attempt
-      AND n.status = 'QUEUED' AND NOT EXISTS (SELECT FROM due WHERE due.id = e.id)
+    FROM came_back e
+    WHERE n.idempotency_key = e.idempotency_key AND n.id > e.id AND n.attempt > e.attempt AND n.status = 'QUEUED'
 )
 SELECT e.id, e.retry_delay_s FROM ended e LEFT JOIN next ON next.retry_of = e.id
 """
