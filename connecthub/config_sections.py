@@ -151,6 +151,8 @@ class LogSettings(_Section):
 
     dir: Text = ""
     level: Level = "INFO"
+    format: Literal["text", "json"] = "text"
+    runs: bool = False
 
 
 class SchedulerSettings(_Section):

@@ -48,9 +48,13 @@ def run(settings: Settings) -> None:
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     _make_data_dir(settings.data_dir)
     _check_plugin_path(settings)
-    hub_log = setup_logging(settings.logs.level, settings.log_dir)
+    logs = settings.logs
+    hub_log = setup_logging(logs.level, settings.log_dir, logs.format)
     hub_log.exclude(capture.belongs_to_run)
-    with capture.capturing():
+    with (
+        hub_log.printed() if logs.format == "json" else contextlib.nullcontext(),
+        capture.capturing(hub_log.echo if logs.runs else None),
+    ):
         asyncio.run(_serve(settings))
     hub_log.close()
     sys.stdout.flush()

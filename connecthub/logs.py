@@ -1,17 +1,23 @@
 """The hub's own log: stdout and, where a folder is given, the rotating file connecthub.log.
 
-One record is one line, `2026-11-24T14:05:00.123+08:00 INFO connecthub.engine.tick: text`, in local time;
-control characters are written as escapes, and the lines of a traceback follow indented by four spaces.
+As text one record is one line, `2026-11-24T14:05:00.123+08:00 INFO connecthub.engine.tick: text`, in local
+time; control characters are written as escapes, and the lines of a traceback follow indented by four spaces.
+As JSON it is one object in ASCII: time, level, logger, message, and traceback and stack where there are such.
+What is about a run has its run_id and job_id in either form.
 Nothing that goes wrong with an output reaches the code that logs: lost records are counted and told later.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from io import FileIO, TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -31,6 +37,16 @@ _UNSAFE = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x20
 _ESCAPES = {code: chr(code).encode("unicode_escape").decode("ascii") for code in _UNSAFE}
 
 
+# The run that the current context is about: its id, and that of its Job. Inherited by its tasks.
+about_run: ContextVar[tuple[int, str] | None] = ContextVar("connecthub_about_run", default=None)
+
+
+class _RunRecord(logging.LogRecord):
+    """A line of a run, masked already. A type of its own: an attribute could be set by a plugin's `extra`."""
+
+    run: tuple[int, str]
+
+
 class HubLog:
     """The log as it is set up, until `close`."""
 
@@ -44,7 +60,23 @@ class HubLog:
         is captured per run and masked there; here it would stand in clear.
         """
         for handler in self._handlers:
-            handler.addFilter(lambda record: not belongs_elsewhere(record))
+            handler.addFilter(lambda record: isinstance(record, _RunRecord) or not belongs_elsewhere(record))
+
+    def echo(self, run: tuple[int, str], level: str, source: str, text: str, created: float) -> None:
+        """Write a line of a run's own log, masked already; `run` is its id and its Job's."""
+        number = logging.getLevelNamesMapping().get(level, logging.INFO)
+        record = _RunRecord(source, number, "", 0, text, None, None)
+        record.levelname, record.created, record.run = level, created, run
+        for handler in self._handlers:
+            if number >= handler.level:
+                handler.handle(record)
+
+    @contextmanager
+    def printed(self) -> Iterator[None]:
+        """While entered, what the process prints is logged instead, so that every line has the one form."""
+        out, err = _Printed("stdout", sys.stdout), _Printed("stderr", sys.stderr)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            yield
 
     def close(self) -> None:
         """Takes the outputs off the root logger and closes them."""
@@ -54,9 +86,33 @@ class HubLog:
                 handler.close()
 
 
-def setup_logging(level: str, log_dir: Path | None) -> HubLog:
+class _Printed(io.TextIOBase):
+    """Logs what is written to it, line by line."""
+
+    encoding = "utf-8"
+
+    def __init__(self, name: str, before: TextIO) -> None:
+        self._log = logging.getLogger(name)
+        self._before = before
+        self._unfinished = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._unfinished = (self._unfinished + text).split("\n")
+        for line in lines:
+            self._log.info("%s", line)
+        return len(text)
+
+    def fileno(self) -> int:
+        return self._before.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+
+def setup_logging(level: str, log_dir: Path | None, form: str = "text") -> HubLog:
     """Sends what all loggers say from `level` on to stdout and to `log_dir`/connecthub.log (None: no file).
 
+    `form` is text or json.
     The root logger itself passes INFO even where `level` is higher: the log of a run is not the hub's.
     Raises ConfigError when the file cannot be written.
     """
@@ -68,7 +124,7 @@ def setup_logging(level: str, log_dir: Path | None) -> HubLog:
     root = logging.getLogger()
     for handler in handlers:
         handler.setLevel(level)
-        handler.setFormatter(_LineFormatter())
+        handler.setFormatter(_JsonFormatter() if form == "json" else _LineFormatter())
         root.addHandler(handler)
     root.setLevel(min(logging.INFO, logging.getLevelNamesMapping()[level]))
     for name in _QUIET:
@@ -99,12 +155,39 @@ def _open_file(log_dir: Path) -> _FileHandler:
 class _LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
-        head = f"{time} {record.levelname} {record.name}: {_message(record)}".translate(_ESCAPES)
-        # exc_text holds what another handler's formatter has made of it already.
-        tail = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
-        stack = self.formatStack(record.stack_info) if record.stack_info else ""
-        lines = [line.translate(_ESCAPES) for text in (tail, stack) if text for line in text.split("\n")]
+        run = _run_of(record)
+        about = f" run_id={run[0]} job_id={run[1]}" if run else ""
+        head = f"{time} {record.levelname} {record.name}{about}: {_message(record)}".translate(_ESCAPES)
+        tails = (_trace(self, record), record.stack_info)
+        lines = [line.translate(_ESCAPES) for text in tails if text for line in text.split("\n")]
         return "\n    ".join([head, *lines])
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        run_id, job_id = _run_of(record) or (None, None)
+        fields = {
+            "time": datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": _message(record),
+            "run_id": run_id,
+            "job_id": job_id,
+            "traceback": _trace(self, record),
+            "stack": record.stack_info,
+        }
+        # ASCII: every control character is an escape, and any encoding of stdout can write it.
+        text = json.dumps({name: value for name, value in fields.items() if value is not None})
+        return text.replace("\x7f", "\\u007f")
+
+
+def _run_of(record: logging.LogRecord) -> tuple[int, str] | None:
+    return record.run if isinstance(record, _RunRecord) else about_run.get()
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str | None:
+    """The traceback; exc_text holds what another handler's formatter has made of it already."""
+    return record.exc_text or (formatter.formatException(record.exc_info) if record.exc_info else None)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -65,7 +65,7 @@ class Program:
     def _read(self, output: IO[str]) -> None:
         for line in output:
             self.lines.append(line)
-            found = re.match(r"ConnectHub is at (http://\S+)/admin", line)
+            found = re.search(r"ConnectHub is at (http://\S+)/admin", line)
             if found:
                 self.url = found[1]
             if self.url:

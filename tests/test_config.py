@@ -101,6 +101,8 @@ def test_each_setting_has_an_environment_form_that_wins(section: str) -> None:
         "security.admin_password": ("p w", SecretStr("p w")),
         "logs.dir": ("off", "off"),
         "logs.level": ("debug", "DEBUG"),
+        "logs.format": ("json", "json"),
+        "logs.runs": ("true", True),
         "scheduler.timezone": ("Europe/Berlin", "Europe/Berlin"),
         "pool.size": ("4", 4),
         "pool.lease_s": ("2.5", 2.5),

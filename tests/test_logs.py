@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import logging
 import os
 import re
@@ -43,9 +44,11 @@ def setup(out: io.StringIO) -> Iterator[Setup]:
     before = [logger.level for logger in loggers]
     made: list[HubLog] = []
 
-    def call(level: str = "INFO", log_dir: Path | None = None, stdout: TextIO = out) -> HubLog:
+    def call(
+        level: str = "INFO", log_dir: Path | None = None, stdout: TextIO = out, form: str = "text"
+    ) -> HubLog:
         with contextlib.redirect_stdout(stdout):
-            made.append(setup_logging(level, log_dir))
+            made.append(setup_logging(level, log_dir, form))
         return made[-1]
 
     yield call
@@ -341,3 +344,49 @@ def test_a_reader_that_goes_away_stops_nothing() -> None:
     assert process.stderr.read() == "alive"
     assert process.wait() == 0
     process.stderr.close()
+
+
+# JSON, and the lines of runs
+
+
+def test_json_is_one_object_a_line_whatever_is_logged(setup: Setup, out: io.StringIO, tmp_path: Path) -> None:
+    setup("INFO", tmp_path, form="json")
+    log.info("同步\n\x1b[2J\x7f\x9b\u202e")
+    try:
+        raise ValueError("two\nlines\x1b")
+    except ValueError:
+        log.exception("it failed")
+    assert out.getvalue() == text_of(tmp_path)
+    assert all(32 <= ord(letter) < 127 for letter in out.getvalue().replace("\n", ""))
+    first, second = (json.loads(line) for line in out.getvalue().splitlines())
+    assert first["message"] == "同步\n\x1b[2J\x7f\x9b\u202e" and "traceback" not in first
+    assert (first["level"], first["logger"]) == ("INFO", "connecthub.engine.tick")
+    assert datetime.fromisoformat(first["time"]).tzinfo is not None
+    assert second["traceback"].endswith("ValueError: two\nlines\x1b")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_is_about_a_run_says_so(setup: Setup, out: io.StringIO, form: str) -> None:
+    hub_log = setup("INFO", None, form=form)
+    hub_log.exclude(lambda record: True)  # what a run itself logs, unmasked
+    log.warning("not this", extra={"run": (1, "forged")})
+    hub_log.echo((7, "oa\nsync"), "WARNING", "some.library", "masked", 0.0)
+    (line,) = out.getvalue().splitlines()
+    if form == "text":
+        assert LINE.sub("", line) == line, "the ids stand before the colon"
+        assert line.endswith(r" WARNING some.library run_id=7 job_id=oa\nsync: masked")
+    else:
+        fields = json.loads(line)
+        assert (fields["run_id"], fields["job_id"], fields["message"]) == (7, "oa\nsync", "masked")
+
+
+def test_what_is_printed_is_logged_where_every_line_must_be_json(setup: Setup, out: io.StringIO) -> None:
+    with setup("INFO", None, form="json").printed():
+        print("half ", end="")
+        print("a line")
+        print("and more", file=sys.stderr)
+    told = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(one["logger"], one["message"]) for one in told] == [
+        ("stdout", "half a line"),
+        ("stderr", "and more"),
+    ]

@@ -27,6 +27,8 @@ _LONG_LINE = 1024  # bytes
 _SOURCE_CHARS = 200  # of a logger's name
 _MESSAGE_LINES = 50_000  # characters of WARNING lines kept for the message
 
+Echo = Callable[[tuple[int, str], str, str, str, float], None]
+_echo: Echo | None = None  # where the lines of runs go as well; set by `capturing`
 current: contextvars.ContextVar[RunLog | None] = contextvars.ContextVar("connecthub_run_log", default=None)
 
 
@@ -36,8 +38,10 @@ class RunLog:
     Lines of any thread may come; once closed, what comes later is dropped.
     """
 
-    def __init__(self, masker: Masker) -> None:
+    def __init__(self, masker: Masker, run: tuple[int, str] | None = None) -> None:
+        """`run`: its id and its Job's."""
         self.masker = masker
+        self._run = run
         self.changes = 0
         self.warnings: list[str] = []
         self._warning_chars = 0
@@ -62,11 +66,18 @@ class RunLog:
         moment = datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds")[:-6]
         source = " ".join(self.masker.text(source[: 10 * _SOURCE_CHARS]).split())[:_SOURCE_CHARS]
         prefix = f"{moment}Z {level} {source}: "
+        lines = text.splitlines() or [""]
         with self._lock:
+            is_shown = not (self._closed or self._cut)
             if not self._closed:
-                for line in text.splitlines() or [""]:
+                for line in lines:
                     self._keep(f"{prefix}{line}\n")
                 self.changes += 1
+            if self._cut:
+                lines = [TRUNCATED]  # a run that logs without measure may not fill the hub's log
+        if is_shown and _echo is not None and self._run is not None:
+            for line in lines:
+                _echo(self._run, level, source, line, created)
 
     def masked(self, text: str) -> str:
         """`text` masked; of a huge one both ends."""
@@ -183,8 +194,13 @@ class _RunStream(io.TextIOBase):
 
 
 @contextmanager
-def capturing() -> Iterator[None]:
-    """While entered, logging, print, and the threads that a run starts lead to the run's own log."""
+def capturing(echo: Echo | None = None) -> Iterator[None]:
+    """While entered, logging, print, and the threads that a run starts lead to the run's own log.
+
+    `echo`, where given, is called with each masked line as well, as HubLog.echo is.
+    """
+    global _echo
+    _echo = echo
     handler = _RunHandler()
     before = sys.stdout, sys.stderr
     start, submit = threading.Thread.start, ThreadPoolExecutor.submit
@@ -197,6 +213,7 @@ def capturing() -> Iterator[None]:
     try:
         yield
     finally:
+        _echo = None
         logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
         threading.Thread.start = start  # type: ignore[method-assign]
         ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]

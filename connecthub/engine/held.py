@@ -60,7 +60,7 @@ class HeldRun:
     returned: bool = False
 
     def __post_init__(self) -> None:
-        self.log = RunLog(self.masker)
+        self.log = RunLog(self.masker, (self.claim.id, self.claim.job_id))
         self.ended = asyncio.get_running_loop().create_future()
         if self.claim.cancel_requested:
             self.stop_reason = "cancelled"

@@ -20,6 +20,7 @@ from connecthub.engine.held import HeldRun, HeldRuns, LeaseStale, Withdrawn
 from connecthub.engine.outcome import Outcome, Returned
 from connecthub.engine.pool import Pool
 from connecthub.errors import HandlerError, SecretError
+from connecthub.logs import about_run
 from connecthub.metrics import Metrics
 from connecthub.plugins import BaseJob
 from connecthub.plugins.loader import Loader
@@ -64,6 +65,7 @@ class Runner:
 
         `definition` is None where its revision is gone.
         """
+        about_run.set((run.claim.id, run.claim.job_id))  # in the task of this run alone
         try:
             if definition is None:
                 gone = HandlerError(
