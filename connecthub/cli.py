@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from connecthub import __version__, daemon
+from connecthub.cli_check import check
 from connecthub.cli_user import command_line, user
 from connecthub.config import Settings, load_settings
-from connecthub.errors import NotFoundError, RefusedError, StartupError
+from connecthub.errors import ConfigError, NotFoundError, RefusedError, StartupError
 from connecthub.storage.database import migrate as migrate_database
 from connecthub.storage.requests import set_paused
 
@@ -24,7 +25,12 @@ from connecthub.storage.requests import set_paused
 @click.pass_context
 def _group(context: click.Context, config_file: Path | None) -> None:
     """ConnectHub: scheduled Python Jobs, every run recorded and explained."""
-    context.obj = load_settings(config_file)
+    try:
+        context.obj = load_settings(config_file)
+    except ConfigError as error:
+        if context.invoked_subcommand != check.name:
+            raise
+        context.obj = error  # the first line of its report
     if context.invoked_subcommand is None:
         context.invoke(serve)
 
@@ -70,6 +76,7 @@ async def _set_paused(settings: Settings, *, paused: bool) -> None:
         await set_paused(database, paused, actor=command_line())
 
 
+_group.add_command(check)
 _group.add_command(user)
 
 

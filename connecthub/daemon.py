@@ -21,7 +21,7 @@ from connecthub import failpoints
 from connecthub.config import Settings
 from connecthub.engine import capture
 from connecthub.engine.hub import Hub
-from connecthub.errors import ConfigError, KeyFileError
+from connecthub.errors import ConfigError
 from connecthub.logs import setup_logging
 from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
@@ -152,11 +152,24 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
     """The database with its schema up to date, for a command."""
     async with database_url(settings) as dsn:
         await migrate(dsn)
-        database = await Database.open(dsn, size=1)
-        try:
+        async with _opened(dsn) as database:
             yield database
-        finally:
-            await database.close()
+
+
+@asynccontextmanager
+async def open_unchanged(settings: Settings) -> AsyncIterator[Database]:
+    """The database with the schema that it has, which may be another version's, or none."""
+    async with database_url(settings) as dsn, _opened(dsn) as database:
+        yield database
+
+
+@asynccontextmanager
+async def _opened(dsn: str) -> AsyncIterator[Database]:
+    database = await Database.open(dsn, size=1)
+    try:
+        yield database
+    finally:
+        await database.close()
 
 
 def _make_data_dir(data_dir: Path) -> None:
@@ -184,12 +197,7 @@ async def _open_vault(settings: Settings, db: Database) -> Vault:
     """The vault, whose key is made only while no secret waits for another one, and fits what is stored."""
     tokens = await keys.stored_tokens(db)
     vault = await asyncio.to_thread(Vault.open, settings.fernet_key_path, may_create=not tokens)
-    # One token that was broken by itself is its Job's trouble; a wrong key fits none.
-    if tokens and not any(vault.fits(token) for token in tokens):
-        raise KeyFileError(
-            f"key file {settings.fernet_key_path} does not fit the secrets in the database; put back the key "
-            "they were saved with, or set [security] fernet_key_path to it"
-        )
+    vault.require_fit(tokens)
     await keys.store_canary(db, vault.canary())
     return vault
 

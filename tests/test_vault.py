@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connecthub.errors import KeyFileError, SecretError
-from connecthub.security import passwords, vault
+from connecthub.security import keyfile, passwords
 from connecthub.security.vault import Vault
 
 SECRETS: dict[str, Any] = {"rest_user": "oa", "密码": "p\"w'中", "deep": {"list": [1, 2.5, None, True]}}
@@ -154,7 +154,7 @@ def found(mode: int, uid: int) -> os.stat_result:
     ],
 )
 def test_owner_mode_and_kind(mode: int, owner: int, user: int, problem: str) -> None:
-    message = vault._problem(Path("/k"), found(mode, owner), user)
+    message = keyfile._problem(Path("/k"), found(mode, owner), user)
     assert (problem in message) if problem else not message
 
 

@@ -87,21 +87,31 @@ class Catalogue:
             return self._found
 
 
+def missing_packages(packages: tuple[str, ...], path: Path) -> list[str]:
+    """Those of the packages that are nowhere; `path` is the folder that holds them."""
+    return [package for package in packages if not list(_folders(package, path))]
+
+
+def _folders(package: str, path: Path) -> Iterator[Path]:
+    """The folders of a package, which may be several."""
+    top, *below = package.split(".")
+    with contextlib.suppress(ImportError, ValueError):
+        spec = PathFinder.find_spec(top, [str(path.resolve()), *sys.path])
+        folders = [Path(folder, *below) for folder in (spec and spec.submodule_search_locations) or ()]
+        yield from filter(Path.is_dir, folders)
+
+
 def _files(packages: tuple[str, ...], path: Path) -> Iterator[tuple[str, Path]]:
     """Modules of `packages` by name. A folder without `__init__.py` is a package too."""
     for package in sorted(packages):
-        top, *below = package.split(".")
-        with contextlib.suppress(ImportError, ValueError):
-            spec = PathFinder.find_spec(top, [str(path.resolve()), *sys.path])
-            for folder in (spec and spec.submodule_search_locations) or ():
-                root = Path(folder, *below)
-                for file in sorted(root.rglob("*.py")):
-                    parts = [package, *file.relative_to(root).with_suffix("").parts]
-                    if parts[-1] == "__init__":
-                        del parts[-1]
-                    name = ".".join(parts)
-                    if all(part.isidentifier() and part != "__main__" for part in name.split(".")):
-                        yield name, file
+        for root in _folders(package, path):
+            for file in sorted(root.rglob("*.py")):
+                parts = [package, *file.relative_to(root).with_suffix("").parts]
+                if parts[-1] == "__init__":
+                    del parts[-1]
+                name = ".".join(parts)
+                if all(part.isidentifier() and part != "__main__" for part in name.split(".")):
+                    yield name, file
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -1,20 +1,17 @@
-"""The vault: encrypts secret_cfg with the keys of the key file, and nothing else ever reads that file.
+"""The vault: encrypts secret_cfg with the keys of the key file.
 
-The key file holds Fernet keys, one a line, the newest first: it encrypts, all of them decrypt. Blank lines
-and `#` comments are allowed. No message of this module shows a key, a token or what was in one.
+A changed key file is noticed at the next use, so that keys can be rotated under running hubs. No message of
+this module shows a key, a token or what was in one.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import json
-import os
+import logging
 import re
-import shlex
-import stat
-import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +19,10 @@ from typing import Any
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from connecthub.errors import KeyFileError, SecretError
+from connecthub.security import keyfile
 
-_MAX_KEY_FILE = 64 * 1024
+log = logging.getLogger(__name__)
+
 # What copying a token through mails, sheets and shells adds: quotes, any blank, characters of no width.
 _PASTED = re.compile("[\\s\"'`‘’“”\u00ad\u180e\u200b-\u200f\u2060\ufeff]+")
 # A Fernet token is version 0x80, 8 bytes of time, 16 of IV, whole blocks of 16, 32 of signature, in base64.
@@ -37,8 +36,15 @@ class Vault:
     """Encrypts and decrypts the secrets of Jobs. Safe to share between threads."""
 
     def __init__(self, keys: Sequence[Fernet]) -> None:
-        self._fernet = MultiFernet(keys)
-        self._count = len(keys)
+        """A vault of fixed keys; `open` is what a hub uses."""
+        self._use(keys, ())
+        self._path: Path | None = None
+        self._stamp: object = None
+        self._lock = threading.Lock()
+
+    def _use(self, keys: Sequence[Fernet], ids: Sequence[str]) -> None:
+        self._newest, self._fernet, self._count = keys[0], MultiFernet(keys), len(keys)
+        self.key_ids = tuple(ids)  # of the key file, the newest first
 
     def __repr__(self) -> str:
         return f"Vault({self._count} keys)"
@@ -51,14 +57,48 @@ class Vault:
         Raises KeyFileError, with the command that helps, for a file that is missing, open to others or no key
         file.
         """
-        if _is_missing(path):
+        if keyfile.is_missing(path):
             if not may_create:
                 raise KeyFileError(
                     f"key file {path} is missing, but the database holds secrets that only it can read: "
                     "restore the key file from the backup"
                 )
-            _create(path)
-        return cls(_parse(path, _read(path)))
+            keyfile.create(path, [keyfile.make_key()])
+        stamp = keyfile.stamp(path)
+        keys = keyfile.read_keys(path)
+        vault = cls([key.fernet for key in keys])
+        vault._use([key.fernet for key in keys], [key.id for key in keys])
+        vault._path, vault._stamp = path, stamp
+        return vault
+
+    def look(self) -> bool:
+        """Read the key file again where it has changed; whether other keys are used from now on.
+
+        A file that cannot be used is logged once, and the keys stay.
+        """
+        if self._path is None or keyfile.stamp(self._path) == self._stamp:
+            return False
+        with self._lock:
+            self._stamp = keyfile.stamp(self._path)
+            try:
+                keys = keyfile.read_keys(self._path)
+            except KeyFileError as error:
+                log.error("the keys stay as they are: %s", error)
+                return False
+            before = self.key_ids
+            self._use([key.fernet for key in keys], [key.id for key in keys])
+        if self.key_ids != before:
+            log.info("key file %s has changed; newest key: %s", self._path, self.key_ids[0])
+        return self.key_ids != before
+
+    def require_fit(self, tokens: Sequence[str]) -> None:
+        """Raise KeyFileError where `tokens`, some of what the database holds, are all of other keys."""
+        # One token that was broken by itself is its Job's trouble; a wrong key fits none.
+        if tokens and not any(self.fits(token) for token in tokens):
+            raise KeyFileError(
+                f"key file {self._path} does not fit the secrets in the database; put back the key they were "
+                "saved with, or set [security] fernet_key_path to it"
+            )
 
     def encrypt(self, data: dict[str, Any]) -> str:
         """The Fernet token of `data` as JSON text. Raises SecretError where it is not plain JSON."""
@@ -68,7 +108,8 @@ class Vault:
             text = ""
         if not text:
             raise SecretError("secret_cfg holds what JSON cannot: use texts, numbers, lists and objects")
-        return self._fernet.encrypt(text.encode("utf-8", "surrogatepass")).decode("ascii")
+        self.look()
+        return self._newest.encrypt(text.encode("utf-8", "surrogatepass")).decode("ascii")
 
     def decrypt(self, token: str) -> dict[str, Any]:
         """The JSON object in `token`. Raises SecretError that says whether token, key or content is wrong."""
@@ -93,13 +134,30 @@ class Vault:
 
     def canary(self) -> str:
         """A token to store in the database, by which a later start sees whether its key still fits."""
-        return self._fernet.encrypt(_CANARY.encode()).decode("ascii")
+        self.look()
+        return self._newest.encrypt(_CANARY.encode()).decode("ascii")
 
     def fits(self, token: str) -> bool:
         """Whether `token`, a canary or a secret_cfg, was encrypted with a key of this vault."""
         return self._plain(_PASTED.sub("", token)) is not None
 
+    def is_of_newest(self, token: str) -> bool:
+        """Whether `token` needs no key but the newest."""
+        try:
+            self._newest.extract_timestamp(_PASTED.sub("", token))  # checks the signature, decrypts nothing
+        except InvalidToken:
+            return False
+        return True
+
+    def renew(self, token: str) -> str | None:
+        """The same under the newest key, at the time it was first made; None where no key fits."""
+        try:
+            return self._fernet.rotate(_PASTED.sub("", token)).decode("ascii")
+        except InvalidToken:
+            return None
+
     def _plain(self, cleaned: str) -> bytes | None:
+        self.look()
         try:
             return self._fernet.decrypt(cleaned.encode("ascii"))
         except (InvalidToken, UnicodeEncodeError):
@@ -125,106 +183,3 @@ def _wrong_shape(cleaned: str) -> str:
 def _may_be_cut(cleaned: str) -> bool:
     # One cut in 64 leaves whole blocks; a token that ends in padding is whole.
     return not cleaned.endswith("=")
-
-
-def _is_missing(path: Path) -> bool:
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False  # whatever it is, reading it tells
-    return False
-
-
-def _create(path: Path) -> None:
-    """Makes the key file with a fresh key; of two processes that do so at once the first wins."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Linked into place when complete, so that nobody ever reads half a key; mkstemp makes it 0600.
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with open(handle, "wb") as file:
-                file.write(Fernet.generate_key() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(scratch, path)
-        finally:
-            os.unlink(scratch)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise KeyFileError(
-            f"key file {path} cannot be made: {error.strerror}; make {path.parent} writable for this user, "
-            "or set [security] fernet_key_path to a place that is"
-        ) from None
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _read(path: Path) -> bytes:
-    """The content of the key file, after its kind, owner and mode were checked on the open file."""
-    try:
-        # O_NONBLOCK: opening a FIFO must not wait. Links are followed: Kubernetes mounts secrets as links.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except PermissionError:
-        raise KeyFileError(f"key file {path} cannot be read by this user: {_chown(path)}") from None
-    except OSError as error:
-        raise KeyFileError(
-            f"key file {path} cannot be read: {error.strerror}; restore it from the backup, "
-            "or correct [security] fernet_key_path"
-        ) from None
-    try:
-        problem = _problem(path, os.fstat(handle), os.geteuid())
-        if problem:
-            raise KeyFileError(problem)
-        return os.read(handle, _MAX_KEY_FILE)
-    finally:
-        os.close(handle)
-
-
-def _problem(path: Path, found: os.stat_result, user: int) -> str:
-    """Why a key file must not be used by `user`, with the command that mends it, or ""."""
-    if not stat.S_ISREG(found.st_mode):
-        return f"key file {path} is no regular file: correct [security] fernet_key_path"
-    if found.st_uid not in (user, 0):
-        return f"key file {path} belongs to another user (uid {found.st_uid}): {_chown(path)}"
-    mode = stat.S_IMODE(found.st_mode)
-    # systemd's LoadCredential and Kubernetes hand a file of root's to another user by one read permission:
-    # the group bits are an ACL's mask, or the group of the pod.
-    handed_over = mode == 0o440 and found.st_uid == 0 and user != 0
-    if mode & 0o077 and not handed_over:
-        return f"key file {path} is open to other users (mode {mode:04o}): chmod 600 {shlex.quote(str(path))}"
-    return ""
-
-
-def _chown(path: Path) -> str:
-    return f"sudo chown {os.geteuid()} {shlex.quote(str(path))}"
-
-
-def _parse(path: Path, content: bytes) -> list[Fernet]:
-    """The keys of the file in its order. Raises KeyFileError that names the line, never what is in it."""
-    keys = []
-    for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), 1):
-        key = line.strip()
-        if not key or key.startswith("#"):
-            continue
-        # The pattern first: base64 decoding on its own skips characters that are no base64.
-        if not re.fullmatch(r"[A-Za-z0-9_-]{43}=", key):
-            raise KeyFileError(
-                f"key file {path} line {number} holds no Fernet key (44 characters of base64): "
-                "restore the key file from the backup"
-            )
-        keys.append(Fernet(key))
-    if not keys:
-        raise KeyFileError(
-            f"key file {path} holds no key: restore it from the backup; "
-            f"if no secrets were ever saved: rm {shlex.quote(str(path))}, and the next start makes a new one"
-        )
-    return keys

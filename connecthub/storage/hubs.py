@@ -58,3 +58,19 @@ async def changed_code(db: Database) -> list[Row]:
         "SELECT name, changed_modules FROM hubs WHERE stopped_at IS NULL AND changed_modules <> '{}'"
         " AND seen_at > clock_timestamp() - interval '2 minutes' ORDER BY name"
     )
+
+
+_ALIVE = """
+SELECT name, version, extract(epoch FROM clock_timestamp() - seen_at)::float8 AS seen_s,
+       extract(epoch FROM clock_timestamp() - coalesce(ticked_at, started_at))::float8 AS ticked_s
+FROM hubs WHERE stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes'
+ORDER BY started_at
+"""
+
+
+async def alive_hubs(db: Database) -> list[Row]:
+    """Hubs that may be alive: name, version, seconds since they were seen and ticked.
+
+    The seconds are `seen_s` and `ticked_s`. One that was killed counts for two minutes more.
+    """
+    return await db.fetch(_ALIVE)
