@@ -68,13 +68,16 @@ class Database:
 
     `jsonb` values arrive as text. The engine of runs and the admin each open a Database of their own, so that
     slow pages never take a connection away from a run. `is_pooled`: a connection pooler such as PgBouncer
-    stands between, which may give each transaction another session: no session settings, no prepared
-    statements, no LISTEN.
+    stands between, which may give each transaction another session: settings for each transaction, no
+    prepared statements, no LISTEN.
     """
 
-    def __init__(self, dsn: str, pool: asyncpg.Pool[asyncpg.Record], options: dict[str, Any]) -> None:
+    def __init__(
+        self, dsn: str, pool: asyncpg.Pool[asyncpg.Record], options: dict[str, Any], local: str = ""
+    ) -> None:
         self.pool = pool
-        self.is_pooled = "server_settings" not in options
+        self.is_pooled = bool(local)
+        self._local = local
         self._connect = partial(asyncpg.connect, dsn, **options)
         self.engine: AsyncEngine = _alchemy_engine(self._connect)
 
@@ -94,16 +97,18 @@ class Database:
         """
         try:
             options: dict[str, Any] = {"timeout": min(CONNECT_TIMEOUT_S, command_timeout_s)}
+            session, local = _SESSION | (settings or {}), ""
             if await _is_pooled(dsn):
                 options["statement_cache_size"] = 0
+                local = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in session.items())
             else:
-                options["server_settings"] = _SESSION | (settings or {})
+                options["server_settings"] = session
             pool = await asyncpg.create_pool(
                 dsn, min_size=0, max_size=size, command_timeout=command_timeout_s, reset=_keep, **options
             )
         except (*UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
             raise _unreachable(error) from None
-        return cls(dsn, pool, options)
+        return cls(dsn, pool, options, local)
 
     async def close(self) -> None:
         """Return after all connections have ended; those that do not answer are cut."""
@@ -122,6 +127,7 @@ class Database:
         try:
             if self.is_pooled:
                 async with connection.transaction():
+                    await connection.execute(self._local)
                     yield connection
             else:
                 yield connection
