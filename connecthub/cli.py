@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from connecthub import __version__, daemon
+from connecthub import __version__, daemon, failpoints
 from connecthub.cli_check import check
+from connecthub.cli_key import key
 from connecthub.cli_user import command_line, user
 from connecthub.config import Settings, load_settings
 from connecthub.errors import ConfigError, NotFoundError, RefusedError, StartupError
@@ -25,6 +27,7 @@ from connecthub.storage.requests import set_paused
 @click.pass_context
 def _group(context: click.Context, config_file: Path | None) -> None:
     """ConnectHub: scheduled Python Jobs, every run recorded and explained."""
+    failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     try:
         context.obj = load_settings(config_file)
     except ConfigError as error:
@@ -77,6 +80,7 @@ async def _set_paused(settings: Settings, *, paused: bool) -> None:
 
 
 _group.add_command(check)
+_group.add_command(key)
 _group.add_command(user)
 
 

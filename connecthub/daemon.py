@@ -17,7 +17,6 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
-from connecthub import failpoints
 from connecthub.config import Settings
 from connecthub.engine import capture
 from connecthub.engine.hub import Hub
@@ -45,7 +44,6 @@ def run(settings: Settings) -> None:
 
     Raises StartupError where it cannot start as configured.
     """
-    failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     _make_data_dir(settings.data_dir)
     _check_plugin_path(settings)
     logs = settings.logs

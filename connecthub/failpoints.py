@@ -24,6 +24,9 @@ POINTS: Final = frozenset(
         "spool.after_write",
         "beat.before",
         "shutdown.before_release",
+        "keys.after_file",
+        "keys.after_batch",
+        "keys.before_canary",
     }
 )
 VARIABLE: Final = "CONNECTHUB_FAILPOINT"

@@ -7,15 +7,19 @@ well, before pytest could rewrite its asserts: PYTEST_DONT_REWRITE.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import asyncpg
 import pytest
 
+from connecthub import cli
 from connecthub.security.vault import Vault
 from connecthub.storage import keys
 from connecthub.storage.database import Database
@@ -50,15 +54,38 @@ class Site:
             "CONNECTHUB_PLUGINS__PATH": str(folder),
         }
 
-    def command(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "connecthub", *words],
+    def command(self, *words: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+        """A command to its end: the program's own entry point, in this process, which starts it at once."""
+        said, complained = io.StringIO(), io.StringIO()
+        with (
+            patch.dict(os.environ, self.environ | environ, clear=True),
+            patch.object(sys, "argv", ["connecthub", *words]),
+            patch.object(sys, "stdin", io.StringIO(stdin)),
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(complained),
+        ):
+            try:
+                cli.main()
+                status: Any = 0
+            except SystemExit as exit:
+                status = int(exit.code or 0)
+        return subprocess.CompletedProcess(words, status, said.getvalue(), complained.getvalue())
+
+    def killed(self, point: str, *words: str) -> None:
+        """A command that is killed when it passes the failpoint."""
+        process = self.start(*words, CONNECTHUB_FAILPOINT=point)
+        process.communicate()
+        assert process.returncode == -9
+
+    def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+        """A command as a process of its own, still going."""
+        return subprocess.Popen(
+            [sys.executable, "-u", "-m", "connecthub", *words],
             cwd=self.folder,
             env=self.environ | environ,
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
-            timeout=120,
-            check=False,
         )
 
     def check(self, status: int = 0, **environ: str) -> dict[str, list[str]]:

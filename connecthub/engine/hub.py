@@ -45,6 +45,8 @@ class Hub:
         self, db: Database, vault: Vault, loader: Loader, settings: Settings, metrics: Metrics
     ) -> None:
         self._db = db
+        self._vault = vault
+        self._told_keys: tuple[str, ...] = ()
         self._loader = loader
         self._metrics = metrics
         self._lease_s = settings.pool.lease_s
@@ -72,6 +74,7 @@ class Hub:
         self._loops = [
             Every("heartbeat", self._beat_s, self._leases.beat_once, slowest),
             Every("hub state", self._beat_s, self._tell_once, slowest, at_once=True),
+            Every("key file", 1.0, self._look_at_keys_once, slowest),
             Every("reaper", self._beat_s, self._leases.reap_once, slowest),
             Every("live log", LIVE_S, self._leases.show_once, slowest),
             Every("lease watch", often, self._leases.stop_cut_off_once, often),
@@ -128,8 +131,18 @@ class Hub:
         ticked_at, pool = self._ticker.ticked_at, self._pool
         changed = await asyncio.to_thread(self._loader.changed)
         name = f"{socket.gethostname()}:{os.getpid()}"
-        state = HubState(self.held.worker_id, name, __version__, pool.size, pool.taken, ticked_at, changed)
+        keys = self._vault.key_ids
+        state = HubState(
+            self.held.worker_id, name, __version__, pool.size, pool.taken, ticked_at, changed, keys
+        )
         await hubs.store_seen(self._db, state)
+        self._told_keys = keys
+
+    async def _look_at_keys_once(self) -> None:
+        """A rotation waits until all hubs have told that they have the new key."""
+        self._vault.look()
+        if self._vault.key_ids != self._told_keys:
+            await self._tell_once()
 
     def readiness(self) -> dict[str, str | None]:
         """Each part by name: None when well, else what is wrong."""

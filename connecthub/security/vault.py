@@ -145,7 +145,7 @@ class Vault:
         """Whether `token` needs no key but the newest."""
         try:
             self._newest.extract_timestamp(_PASTED.sub("", token))  # checks the signature, decrypts nothing
-        except InvalidToken:
+        except (InvalidToken, ValueError):  # ValueError: characters that are not ASCII
             return False
         return True
 
@@ -153,7 +153,7 @@ class Vault:
         """The same under the newest key, at the time it was first made; None where no key fits."""
         try:
             return self._fernet.rotate(_PASTED.sub("", token)).decode("ascii")
-        except InvalidToken:
+        except (InvalidToken, ValueError):
             return None
 
     def _plain(self, cleaned: str) -> bytes | None:

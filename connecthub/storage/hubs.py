@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class HubState:
     """What a hub says of itself: `taken` of its `places`, and the minute of its last whole tick.
 
-    `changed_modules`: plugin modules whose files are no longer what it loaded.
+    `changed_modules`: plugin modules whose files are no longer what it loaded; `key_ids`: the keys that it has.
     """
 
     worker_id: UUID
@@ -27,14 +28,15 @@ class HubState:
     taken: int
     ticked_at: datetime | None
     changed_modules: list[str]
+    key_ids: Sequence[str]
 
 
 _SEEN = """
-INSERT INTO hubs (worker_id, name, version, places, taken, ticked_at, changed_modules)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO hubs (worker_id, name, version, places, taken, ticked_at, changed_modules, key_ids)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (worker_id) DO UPDATE
 SET seen_at = clock_timestamp(), taken = excluded.taken, ticked_at = excluded.ticked_at,
-    changed_modules = excluded.changed_modules
+    changed_modules = excluded.changed_modules, key_ids = excluded.key_ids
 """
 
 
@@ -50,6 +52,16 @@ async def store_stopped(db: Database, worker_id: UUID) -> None:
         " WHERE worker_id = $1",
         worker_id,
     )
+
+
+async def hubs_without_key(db: Database, key_id: str) -> list[str]:
+    """The names of hubs that may be alive and do not have this key."""
+    rows = await db.fetch(
+        "SELECT name FROM hubs WHERE stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes'"
+        " AND NOT $1 = ANY(key_ids) ORDER BY name",
+        key_id,
+    )
+    return [row["name"] for row in rows]
 
 
 async def changed_code(db: Database) -> list[Row]:
