@@ -1,24 +1,20 @@
-"""A real Chromium, and a page that remembers what went wrong in it."""
+"""One real Chromium for all, one hub for those who share it, and people before them."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, StorageState, sync_playwright
 
-LOOPBACK = ("http://127.0.0.1:", "data:")
+from tests.browser.hubs import ROLES, Hub, hub_in
+from tests.browser.reader import LOOKS, Look, Reader, reader
 
-
-@dataclass
-class Seen:
-    """What a page must not have: errors of scripts or of the CSP, and requests that leave the machine."""
-
-    errors: list[str] = field(default_factory=list)
-    outside: list[str] = field(default_factory=list)
+Visit = Callable[..., AbstractContextManager[Reader]]
 
 
 @pytest.fixture(scope="session")
@@ -29,20 +25,51 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail("chromium is not here; .ci/run installs it")
         pytest.skip("needs chromium")
+    # Without its sandbox, which root may not use: it only ever sees this machine, and cannot name another.
+    options = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
     with sync_playwright() as playwright:
-        # Without its sandbox, which root may not use; it only ever sees this machine.
-        yield playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield playwright.chromium.launch(executable_path=path, args=options)
+
+
+@pytest.fixture(params=LOOKS, ids=str)
+def look(request: pytest.FixtureRequest) -> Look:
+    """Both languages, at a desk and on a phone."""
+    found: Look = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """The hub that tests share; each makes its own Jobs."""
+    with hub_in(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def signed_in(chromium: Browser, hub: Hub) -> dict[str, StorageState]:
+    """The cookies of one session per role."""
+    states = {}
+    for role, username in ROLES.items():
+        with reader(chromium, LOOKS[0], hub.url) as someone:
+            someone.sign_in(username)
+            states[role] = someone.page.context.storage_state()
+    return states
 
 
 @pytest.fixture
-def page(chromium: Browser) -> Iterator[Page]:
-    """A page of an English reader at a desk; errors in it and requests to elsewhere fail the test."""
-    seen = Seen()
-    context = chromium.new_context(locale="en", viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.on("console", lambda line: seen.errors.append(line.text) if line.type == "error" else None)
-    page.on("pageerror", lambda error: seen.errors.append(str(error)))
-    page.on("request", lambda one: seen.outside.append(one.url) if not one.url.startswith(LOOPBACK) else None)
-    yield page
-    context.close()
-    assert seen == Seen()
+def visit(chromium: Browser, hub: Hub, look: Look, signed_in: dict[str, Any]) -> Visit:
+    """`with visit("viewer") as someone`: a browser of somebody with that role."""
+
+    @contextmanager
+    def opened(role: str = "admin", look: Look = look) -> Iterator[Reader]:
+        with reader(chromium, look, hub.url, signed_in[role]) as someone:
+            yield someone
+
+    return opened
+
+
+@pytest.fixture
+def admin(visit: Visit) -> Iterator[Reader]:
+    """A browser of the administrator."""
+    with visit() as someone:
+        yield someone

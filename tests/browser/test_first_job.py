@@ -1,56 +1,81 @@
-"""A new user's first minutes: sign in, another password, the main Job through its form, and its first run."""
+"""A new user's first minutes: sign in, another password, the three example Jobs, and their first runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Browser, expect
 
-from tests.program import Program
+from tests.browser.reader import LOOKS, Look, Reader, reader
+from tests.program import OWN_PASSWORD, Program
 from tests.standins import DidiStandin, OaStandin, make_dataset
 from tests.standins.__main__ import job_settings
 
-CLASS = "SyncOAToDidiLegalEntitySyncJob"
-NEW_PASSWORD = "a password of my own 7"
+RESULTS = {
+    "SyncOAToDidiTokenJob": "the OA gave a token",
+    "SyncOAToDidiExportFormJob": "page_size",
+    "SyncOAToDidiLegalEntitySyncJob": "already right",
+}
 
 
-def sign_in(page: Page, program: Program) -> None:
-    first = program.password
-    page.goto(f"{program.url}/admin")
-    page.fill("[name=username]", "admin")
-    page.fill("[name=password]", first)
-    page.press("[name=password]", "Enter")
-    page.wait_for_url("**/admin/account/password*")
-    for name, text in (("current", first), ("new", NEW_PASSWORD), ("again", NEW_PASSWORD)):
-        page.fill(f"[name={name}]", text)
-    page.press("[name=again]", "Enter")
-    page.wait_for_url(f"{program.url}/admin/")
+def change_password(someone: Reader, made_up: str) -> None:
+    someone.sign_in("admin", made_up)
+    someone.at("/admin/account/password**")
+    someone.sees(someone.say("password_must"))
+    someone.type_in(current=made_up, new=OWN_PASSWORD, again=OWN_PASSWORD)
+    someone.page.press("[name=again]", "Enter")
+    someone.at("/admin/")
 
 
-def test_the_main_job_is_made_in_its_form_and_run(page: Page, tmp_path: Path) -> None:
+def make_job(
+    someone: Reader, class_name: str, public: dict[str, object], secret: dict[str, str], name: str
+) -> None:
+    """From the page's own link, through the picker of handlers, the fields and the presets."""
+    page = someone.page
+    someone.go("/admin/jobs/list")
+    page.locator("main a[href='/admin/jobs/create']").first.click()
+    someone.type_in(name=name, id=class_name.lower())
+    page.locator(f"[data-pick$=':{class_name}']").click()
+    expect(page.locator("[data-block=about]")).to_contain_text(class_name)
+    for kind, values in (("p", public), ("s", secret)):
+        for key, text in values.items():
+            someone.type_in(**{f"{kind}.{key}": str(text)})
+    # While secrets are typed the preview of the parameters comes back, and must not undo them.
+    someone.button("preset.daily").click()
+    someone.type_in(timezone="Asia/Shanghai")
+    expect(page.locator("[data-block=schedule]")).to_contain_text("02:00")
+    page.click("#save")
+    someone.at(f"/admin/jobs/details/{class_name.lower()}**")
+    someone.sees(name, "h1")
+
+
+@pytest.mark.parametrize("look", LOOKS[:2], ids=str)
+def test_the_example_jobs_are_made_in_their_form_and_run(
+    chromium: Browser, tmp_path: Path, look: Look
+) -> None:
     data = make_dataset(60)
-    with OaStandin(data) as oa, DidiStandin(data) as didi, Program(tmp_path) as program:
-        public, secret = job_settings(oa.url, didi.url)[CLASS]
-        sign_in(page, program)
+    with (
+        OaStandin(data) as oa,
+        DidiStandin(data) as didi,
+        Program(tmp_path) as program,
+        reader(chromium, look, program.url) as someone,
+    ):
+        change_password(someone, program.password)
         assert not (program.data / "admin-password").exists()
-        page.goto(f"{program.url}/admin/jobs/create")
-        page.fill("[name=id]", "oa-to-didi")
-        page.fill("[name=name]", "OA 公司同步到滴滴")
-        page.fill("[name=handler_path]", f"extensions.sync_oa_to_didi.job:{CLASS}")
-        for kind, values in (("p", public), ("s", secret)):
-            for name, text in values.items():
-                page.fill(f"[name='{kind}.{name}']", text)
-        # While secrets are typed the preview of the parameters comes back, and must not undo them.
-        page.fill("[name=cron_expr]", "0 3 * * *")
-        expect(page.locator("[data-block=schedule]")).to_contain_text("03:00")
-        page.click("#save")
-        page.wait_for_url("**/admin/jobs/details/oa-to-didi*")
-        page.goto(f"{program.url}/admin/jobs/oa-to-didi/run")
-        page.locator("main form button.btn-primary").click()
-        page.wait_for_url("**/admin/joblogs/details/*")
-        expect(page.locator("main .hub-head")).to_contain_text("Success", timeout=30_000)
-        shown = page.content()
-        assert "already right" in shown and not [text for text in secret.values() if text in shown]
+        someone.sees(someone.say("empty_first"))
+        for class_name, (public, secret) in job_settings(oa.url, didi.url).items():
+            make_job(someone, class_name, public, secret, f"OA 到滴滴 {class_name}")
+            someone.link("run_now").click()
+            someone.confirm(someone.say("run_now"))
+            someone.at("/admin/joblogs/details/*")
+            someone.sees(someone.say("status.SUCCESS"), ".hub-head", timeout_s=30)
+            someone.page.locator("[data-tab=result]").click()
+            someone.sees(RESULTS[class_name], "#content")
+            shown = someone.page.content()
+            assert not [text for key, text in secret.items() if key not in ("rest_user",) and text in shown]
         assert didi.edited()
-        page.goto("about:blank")  # a page that stays would miss the hub
+        someone.go("/admin/")
+        someone.sees(someone.say("verdict.fine"))
+        someone.page.goto("about:blank")  # a page that stays would miss the hub
         assert program.stop() == 0

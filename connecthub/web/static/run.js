@@ -7,17 +7,19 @@ let source = null, last = Number(log.dataset.last), isFollowing = false, added =
 
 for (const part of [find, level, $("log-wrap"), $("log-copy")]) part.hidden = false;
 
-for (const tab of document.querySelectorAll("[data-tab]"))
-  tab.addEventListener("click", (event) => {
-    event.preventDefault();
-    for (const other of document.querySelectorAll("[data-tab]")) {
-      const is = other === tab;
-      other.classList.toggle("active", is);
-      other.setAttribute("aria-selected", is);
-      $(`panel-${other.dataset.tab}`).hidden = !is;
-    }
-    history.replaceState(null, "", tab.href);
-  });
+// The tabs are drawn anew when the run ends: no listener of their own.
+document.addEventListener("click", (event) => {
+  const tab = event.target.closest("[data-tab]");
+  if (!tab) return;
+  event.preventDefault();
+  for (const other of document.querySelectorAll("[data-tab]")) {
+    const is = other === tab;
+    other.classList.toggle("active", is);
+    other.setAttribute("aria-selected", is);
+    $(`panel-${other.dataset.tab}`).hidden = !is;
+  }
+  history.replaceState(null, "", tab.href);
+});
 
 document.addEventListener("click", (event) => {
   const opener = event.target.closest("[data-dialog]"), closer = event.target.closest("[data-close]");
