@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import click
 
 from connecthub import __version__, daemon, failpoints
 from connecthub.cli_check import check
+from connecthub.cli_dev import dev_command, new_job_command, run_once_command
 from connecthub.cli_key import key
 from connecthub.cli_user import command_line, user
 from connecthub.config import Settings, load_settings
@@ -39,10 +42,19 @@ def _group(context: click.Context, config_file: Path | None) -> None:
 
 
 @_group.command()
+@click.option("--end-with-stdin", is_flag=True, hidden=True, help="Drain when the standard input ends.")
 @click.pass_obj
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, end_with_stdin: bool = False) -> None:
     """Run the hub (the default)."""
+    if end_with_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     daemon.run(settings)
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 1 << 12):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @_group.command()
@@ -82,6 +94,9 @@ async def _set_paused(settings: Settings, *, paused: bool) -> None:
 _group.add_command(check)
 _group.add_command(key)
 _group.add_command(user)
+_group.add_command(dev_command)
+_group.add_command(new_job_command)
+_group.add_command(run_once_command)
 
 
 def main() -> None:

@@ -47,6 +47,11 @@ class _RunRecord(logging.LogRecord):
     run: tuple[int, str]
 
 
+def escaped(text: str) -> str:
+    """`text` with its control characters, line breaks included, as escapes."""
+    return text.translate(_ESCAPES)
+
+
 class HubLog:
     """The log as it is set up, until `close`."""
 
@@ -126,10 +131,27 @@ def setup_logging(level: str, log_dir: Path | None, form: str = "text") -> HubLo
         handler.setLevel(level)
         handler.setFormatter(_JsonFormatter() if form == "json" else _LineFormatter())
         root.addHandler(handler)
-    root.setLevel(min(logging.INFO, logging.getLevelNamesMapping()[level]))
+    _let_through(level)
+    return HubLog(handlers)
+
+
+def _let_through(level: str) -> None:
+    logging.getLogger().setLevel(min(logging.INFO, logging.getLevelNamesMapping()[level]))
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    return HubLog(handlers)
+
+
+@contextmanager
+def let_through(level: str) -> Iterator[None]:
+    """While entered, loggers pass what they pass in a hub; who listens is another matter."""
+    loggers = [logging.getLogger(name) for name in ("", *_QUIET)]
+    before = [logger.level for logger in loggers]
+    _let_through(level)
+    try:
+        yield
+    finally:
+        for logger, old in zip(loggers, before, strict=True):
+            logger.setLevel(old)
 
 
 def _unbuffered(stream: TextIO) -> TextIO:

@@ -117,11 +117,18 @@ def _look(request: Mapping[str, Any]) -> HandlerReport:
             return HandlerReport(
                 f"{handler_path}: {name} is no pydantic model; derive it from pydantic.BaseModel"
             )
-    errors = [
-        *_field_errors("public_cfg", cls.Params, request["public_cfg"]),
-        *_field_errors("secret_cfg", cls.Secrets, request["secret_cfg"]),
-    ]
+    errors = field_errors(cls, request["public_cfg"], request["secret_cfg"])
     return HandlerReport(None, _doc(cls), tuple(errors[:_ERRORS_LIMIT]))
+
+
+def field_errors(
+    cls: type[BaseJob], public_cfg: dict[str, Any] | None, secret_cfg: dict[str, Any] | None
+) -> list[FieldError]:
+    """What the models of `cls` refuse in the configurations that are given."""
+    return [
+        *_field_errors("public_cfg", cls.Params, public_cfg),
+        *_field_errors("secret_cfg", cls.Secrets, secret_cfg),
+    ]
 
 
 def _doc(cls: type[BaseJob]) -> str:
