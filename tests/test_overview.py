@@ -178,3 +178,15 @@ def test_a_hub_that_runs_old_code_says_so(hub: Hub) -> None:
     assert warning not in hub.page("/admin/jobs/details/sync-1")
     hub.sql("UPDATE hubs SET stopped_at = now()")
     assert warning not in hub.page("/admin/")
+
+
+def test_figures_of_hours_that_are_over_come_true_again(hub: Hub) -> None:
+    alive(hub)
+    insert_job(hub)
+    run_id = ran(hub, "SUCCESS", ago="5 h")
+    assert ">100%</a>" in hub.page("/admin/")
+    hub.sql("UPDATE job_logs SET status = 'FAILURE' WHERE id = $1", run_id)
+    # Hours that are over are read in turn, not each time: a day of them in six questions, a week in 42.
+    pages = [hub.page("/admin/") for _ in range(42)]
+    assert "hub-m-failure" in pages[5]
+    assert ">100%</a>" not in pages[-1] and ">0.0%</a>" in pages[-1]

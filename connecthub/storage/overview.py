@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from connecthub.storage.jobs import Row
@@ -116,13 +117,16 @@ async def up_next(db: Database, count: int = 8) -> list[Row]:
     )
 
 
-async def runs_per_hour(db: Database, hours: int) -> list[Row]:
-    """For each of the last hours, the running one included: how many runs of each status, oldest first."""
+# The bounds are values and not computed from clock_timestamp(): only then does the index find the hour.
+_OF_AN_HOUR = "queued_at >= h.hour AND queued_at < h.hour + interval '1 hour'"
+
+
+async def runs_per_hour(db: Database, hours: Sequence[datetime]) -> list[Row]:
+    """How many runs of each status were queued in each of these hours: hour, status, runs."""
     return await db.fetch(
-        "SELECT date_trunc('hour', queued_at) AS hour, status, count(*) AS runs FROM job_logs"
-        " WHERE queued_at >= date_trunc('hour', clock_timestamp()) - make_interval(hours => $1 - 1)"
-        " GROUP BY 1, 2 ORDER BY 1",
-        hours,
+        "SELECT h.hour, c.* FROM unnest($1::timestamptz[]) AS h(hour), LATERAL ("
+        f" SELECT status, count(*) AS runs FROM job_logs WHERE {_OF_AN_HOUR} GROUP BY status) c",
+        list(hours),
     )
 
 
@@ -135,11 +139,12 @@ async def strip_jobs(db: Database, first: Sequence[str], everything: bool) -> li
     )
 
 
-async def strips(db: Database, job_ids: Sequence[str]) -> list[Row]:
-    """What happened in each of the last 24 hours of these Jobs: job_id, hour, status, runs."""
+async def strips(db: Database, job_ids: Sequence[str], hours: Sequence[datetime]) -> list[Row]:
+    """How many runs of each status each of these Jobs had in each of these hours: job_id, hour, status, runs."""
     return await db.fetch(
-        "SELECT job_id, date_trunc('hour', queued_at) AS hour, status, count(*) AS runs FROM job_logs"
-        " WHERE queued_at >= date_trunc('hour', clock_timestamp()) - interval '23 hours' AND job_id = ANY($1::text[])"
-        " GROUP BY 1, 2, 3",
+        "SELECT h.hour, c.* FROM unnest($2::timestamptz[]) AS h(hour), LATERAL ("
+        " SELECT job_id, status, count(*) AS runs FROM job_logs"
+        f" WHERE {_OF_AN_HOUR} AND job_id = ANY($1::text[]) GROUP BY job_id, status) c",
         list(job_ids),
+        list(hours),
     )

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
 COUNTED = 10_000
-WINDOW = 100_000
+WINDOW = 30_000
 POINTS = 2_000
-_PLOTTED = 20_000  # the newest matches that a scatter is made of
+_PLOTTED = 10_000  # the newest matches that a scatter is made of
 _EXCERPT = 300
 _END_ROWS = 1000
 _RARE = ("FAILURE", "LOST", "CANCELLED", "SKIPPED")
@@ -202,7 +202,7 @@ class Scatter:
 
 
 async def plot_runs(db: Database, wanted: RunFilter) -> Scatter:
-    """The newest 20,000 runs that match, as a scatter."""
+    """The newest 10,000 runs that match, as a scatter."""
     query = _Query(wanted)
     rows = await db.fetch(
         _PLOT.format(window=query.window(WINDOW), looked=query.looked, plotted=_PLOTTED, points=POINTS),

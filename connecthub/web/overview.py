@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,14 +22,13 @@ from connecthub.storage.jobs import Row
 from connecthub.storage.retention import last_pass
 from connecthub.web.charts import Cell, Hour, bars, strip, worst
 from connecthub.web.display import link_to
+from connecthub.web.hours import HOUR, HourFigures
 from connecthub.web.live import Page, live_page
 from connecthub.web.times import clock
 from connecthub.web.words import say
 
 _NO_TICK = timedelta(minutes=2)
 _WAITING = timedelta(seconds=60)
-_FIGURES_S = 15.0  # figures of a week are read anew after this
-_HOUR = timedelta(hours=1)
 _SPANS = {"24h": 24, "7d": 168}
 
 
@@ -109,9 +107,7 @@ class OverviewPages:
 
     def __init__(self, database: Database, kept: RetentionSettings, page: Page) -> None:
         self._database, self._kept, self._page = database, kept, page
-        self._week: list[Row] = []
-        self._week_until = 0.0
-        self._reading = asyncio.Lock()
+        self._hours = HourFigures(database)
 
     def routes(self) -> list[BaseRoute]:
         """To be guarded by roles.NEEDED, by name."""
@@ -121,12 +117,13 @@ class OverviewPages:
         """Everything of it, or what has changed."""
         db, asked = self._database, request.query_params
         state, failing = await overview.read_state(db), await overview.failing_jobs(db)
-        running, week = await overview.running_now(db), await self._figures()
+        running = await overview.running_now(db)
         jobs = await overview.strip_jobs(db, [row["job_id"] for row in failing], asked.get("strips") == "all")
-        cells = await overview.strips(db, [job["id"] for job in jobs])
-        hours = _SPANS.get(asked.get("hours", ""), 24)
         this_hour = state["now"].replace(minute=0, second=0, microsecond=0)
-        day = [row for row in week if row["hour"] > this_hour - 24 * _HOUR]
+        week = await self._hours.week(this_hour)
+        cells = await self._hours.strips([job["id"] for job in jobs], this_hour)
+        hours = _SPANS.get(asked.get("hours", ""), 24)
+        day = [row for row in week if row["hour"] > this_hour - 24 * HOUR]
         drawer = _Drawer(request, this_hour)
         fails = failing[0]["total"] if failing else 0
         return await live_page(
@@ -150,14 +147,6 @@ class OverviewPages:
             kept=self._kept,
             retention=await last_pass(db),
         )
-
-    async def _figures(self) -> list[Row]:
-        """The week by hour: of a million runs this is not read at every question of every page."""
-        async with self._reading:
-            if time.monotonic() >= self._week_until:
-                self._week = await overview.runs_per_hour(self._database, 168)
-                self._week_until = time.monotonic() + _FIGURES_S
-            return self._week
 
 
 def _running(run: Row) -> dict[str, Any]:
@@ -195,18 +184,19 @@ class _Drawer:
 
     def __init__(self, request: Request, this_hour: datetime) -> None:
         self._language, self._zone, self._this_hour = request.state.language, request.state.zone, this_hour
+        self._spans: dict[tuple[datetime, int], tuple[str, str]] = {}
 
     def hours(self, rows: Sequence[Row], count: int) -> str:
         """Columns of the last `count` hours; of more than two days in steps of six hours."""
         step = 1 if count <= 48 else 6
         counts: dict[int, Counter[str]] = defaultdict(Counter)
         for row in rows:
-            back = round((self._this_hour - row["hour"]) / _HOUR)
+            back = round((self._this_hour - row["hour"]) / HOUR)
             counts[(count - 1 - back) // step][row["status"]] += row["runs"]
-        first = self._this_hour - (count - 1) * _HOUR
+        first = self._this_hour - (count - 1) * HOUR
         columns = []
         for at in range(count // step):
-            begin = first + at * step * _HOUR
+            begin = first + at * step * HOUR
             columns.append(Hour(*self._place(begin, step, counts[at], ""), counts[at]))
         total = _totals(rows)
         return bars(columns, self._counts(total))
@@ -215,14 +205,14 @@ class _Drawer:
         """A strip of 24 hours for each Job."""
         by_job: dict[str, dict[int, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
         for row in rows:
-            back = round((self._this_hour - row["hour"]) / _HOUR)
+            back = round((self._this_hour - row["hour"]) / HOUR)
             by_job[row["job_id"]][23 - back][row["status"]] += row["runs"]
         drawn = []
         for job in jobs:
             cells = []
             for at in range(24):
                 counts = by_job[job["id"]][at]
-                place = self._place(self._this_hour - (23 - at) * _HOUR, 1, counts, job["id"])
+                place = self._place(self._this_hour - (23 - at) * HOUR, 1, counts, job["id"])
                 cells.append(Cell(worst(list(counts)), *place))
             label = self._counts(sum(by_job[job["id"]].values(), Counter()))
             drawn.append({**job, "strip": strip(cells, f"{job['name']}: {label}")})
@@ -230,12 +220,14 @@ class _Drawer:
 
     def _place(self, begin: datetime, step: int, counts: Counter[str], job: str) -> tuple[str, str]:
         """What a mark of these hours says, and the list of runs behind it."""
-        end = begin + step * _HOUR
-        title = (
-            f"{clock(begin, begin, self._zone)[:5]}–{clock(end, end, self._zone)[:5]} {self._counts(counts)}"
-        )
-        href = link_to("/admin/joblogs/list", job=job, **{"from": begin.isoformat(), "to": end.isoformat()})
-        return title, href
+        found = self._spans.get((begin, step))
+        if found is None:  # the same for every Job
+            end = begin + step * HOUR
+            said = f"{clock(begin, begin, self._zone)[:5]}–{clock(end, end, self._zone)[:5]}"
+            found = said, link_to("/admin/joblogs/list", **{"from": begin.isoformat(), "to": end.isoformat()})
+            self._spans[begin, step] = found
+        said, href = found
+        return f"{said} {self._counts(counts)}", f"{href}&job={quote(job, safe='')}" if job else href
 
     def _counts(self, counts: Counter[str]) -> str:
         if not counts:

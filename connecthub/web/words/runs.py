@@ -122,7 +122,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "run_after": ("Run after", "后一次执行"),
     "runs_count": ("{n} match", "共 {n} 条"),
     "runs_capped": ("over {n} match", "超过 {n} 条"),
-    "runs_window": ("{n} of the newest 100,000 match", "最近 100,000 条中有 {n} 条符合"),
+    "runs_window": ("{n} of the newest 30,000 match", "最近 30,000 条中有 {n} 条符合"),
     "searched_to": ("Searched down to run #{id}.", "已查找到执行 #{id}。"),
     "search_on": ("Search on", "继续查找"),
     "new_runs": ("{n} new runs", "{n} 条新执行"),

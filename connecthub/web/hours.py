@@ -1,0 +1,70 @@
+"""Counts of runs by the hour, kept from one question of a page to the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+
+from connecthub.storage import overview
+from connecthub.storage.database import Database
+from connecthub.storage.jobs import Row
+
+HOUR = timedelta(hours=1)
+_OPEN = 2  # the newest hours, which nearly all changes are in
+_AGAIN = 4
+_KEPT = 4  # sets of Jobs whose strips are kept
+
+Read = Callable[[list[datetime]], Awaitable[list[Row]]]
+
+
+class Hours:
+    """The rows of the last `count` hours: of a million runs not all are counted at every question.
+
+    The newest hours are read each time. A run that ends late or is cleared changes an hour that is long over:
+    a few of those are read with them, in turn.
+    """
+
+    def __init__(self, read: Read, count: int) -> None:
+        self._read, self._count = read, count
+        self._rows: dict[datetime, list[Row]] = {}
+        self._turn = 0
+        self._reading = asyncio.Lock()
+
+    async def rows(self, this_hour: datetime) -> list[Row]:
+        """All rows, oldest hour first."""
+        async with self._reading:
+            wanted = [this_hour - n * HOUR for n in range(self._count)]
+            self._turn = (self._turn + _AGAIN) % self._count
+            again = {*wanted[:_OPEN], *wanted[self._turn : self._turn + _AGAIN]}
+            asked = [hour for hour in wanted if hour in again or hour not in self._rows]
+            fresh: dict[datetime, list[Row]] = defaultdict(list)
+            for row in await self._read(asked):
+                fresh[row["hour"]].append(row)
+            for hour in asked:
+                self._rows[hour] = fresh[hour]
+            self._rows = {hour: self._rows[hour] for hour in reversed(wanted)}
+            return [row for rows in self._rows.values() for row in rows]
+
+
+class HourFigures:
+    """What the overview counts: the week of all Jobs, and the day of each Job that it shows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._week = Hours(lambda hours: overview.runs_per_hour(database, hours), 168)
+        self._strips: dict[tuple[str, ...], Hours] = {}
+
+    async def week(self, this_hour: datetime) -> list[Row]:
+        """hour, status, runs of the last 168 hours."""
+        return await self._week.rows(this_hour)
+
+    async def strips(self, job_ids: Sequence[str], this_hour: datetime) -> list[Row]:
+        """job_id, hour, status, runs of the last 24 hours."""
+        ids = tuple(sorted(job_ids))
+        kept = self._strips.pop(ids, None)
+        if kept is None:
+            kept = Hours(lambda hours: overview.strips(self._database, ids, hours), 24)
+        self._strips = {**dict(list(self._strips.items())[1 - _KEPT :]), ids: kept}
+        return await kept.rows(this_hour)
