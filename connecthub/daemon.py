@@ -17,6 +17,8 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
+from connecthub import systemd
+from connecthub.clock import boottime
 from connecthub.config import Settings
 from connecthub.engine import capture
 from connecthub.engine.hub import Hub
@@ -91,7 +93,8 @@ async def _serve(settings: Settings) -> None:
             async with _web(app, listener):
                 hub.start()
                 _greet(listener, password_file)
-                await stop.wait()
+                async with systemd.told(lambda: hub.standstill(boottime())):
+                    await stop.wait()
                 await hub.stop()
     log.info("stopped")
 

@@ -28,7 +28,10 @@ _DEFINITIONS = 20_000
 
 
 class Dispatcher:
-    """Wakes on a notice, on a freed place, when a delayed attempt is due, and every POLL_S."""
+    """Wakes on a notice, on a freed place, when a delayed attempt is due, and every POLL_S.
+
+    `looked_at` (boot clock): when it last looked for something to claim, with or without an answer.
+    """
 
     def __init__(
         self, db: Database, pool: Pool, runner: Runner, held: HeldRuns, endings: Endings, lease_s: float
@@ -43,6 +46,7 @@ class Dispatcher:
         self._definitions: OrderedDict[int, Definition] = OrderedDict()
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self.looked_at = boottime()
         self.claims_begun = 0
         self.claims_answered = 0
         self._task = asyncio.create_task(self._dispatching(), name="dispatcher")
@@ -86,6 +90,7 @@ class Dispatcher:
 
     async def claim_once(self) -> int:
         """Claim what fits into the pool now, and start it; how many."""
+        self.looked_at = boottime()
         places = self._pool.free
         if places <= 0 or len(self._endings) > _MOST_UNSTORED:
             return 0

@@ -36,6 +36,7 @@ _ANSWER_S = 2.0  # at shutdown the database gets this long for each answer
 _STOP_S = 2.0  # from the request to stop at shutdown until the end is stored although the code is still going
 _LAG_S = 0.5
 _STALE_TICK_S = 120.0
+_ROUND_S = 120.0  # two minute marks
 
 
 class Hub:
@@ -157,6 +158,17 @@ class Hub:
             "spool": f"{spooled} ends of runs wait for the database" if spooled else None,
             "pool": "all places are held by runs that do not end" if overdue >= self._pool.size else None,
         }
+
+    def standstill(self, now: float) -> str | None:
+        """What has stopped going round at `now` (boot clock), or None.
+
+        What waits for the database goes round: a new start would not help it, and end the runs that go on.
+        """
+        patience = _ROUND_S + self._lease_s  # statements are given up after a quarter of a lease
+        for name, at in (("tick", self._ticker.tried_at), ("dispatcher", self._dispatcher.looked_at)):
+            if now - at > patience:
+                return f"the {name} has stood still for {now - at:.0f} s"
+        return None
 
     def readings(self) -> list[Reading]:
         """The figures of this moment."""

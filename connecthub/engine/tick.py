@@ -46,7 +46,8 @@ class DatabaseMinute(BaseTrigger):  # type: ignore[misc]  # APScheduler has no t
 class Ticker:
     """Ticks at the hub's start and at each minute mark; `on_queued` is called when runs were inserted.
 
-    `last_tick` (boot clock) and `ticked_at` (the database's) tell of the last whole tick.
+    `last_tick` (boot clock) and `ticked_at` (the database's) tell of the last whole tick, `tried_at` (boot
+    clock) of the last attempt at one or step of one, which an outage of the database does not hold up.
     """
 
     def __init__(self, db: Database, metrics: Metrics, on_queued: Callable[[], None]) -> None:
@@ -57,7 +58,7 @@ class Ticker:
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._ticking = asyncio.Lock()
         self._wall_ahead = time.time() - boottime()
-        self.last_tick = boottime()
+        self.last_tick = self.tried_at = boottime()
         self.ticked_at: datetime | None = None
 
     def start(self) -> None:
@@ -91,6 +92,7 @@ class Ticker:
     async def _tick_safely(self) -> None:
         failures = 0
         while True:
+            self.tried_at = boottime()
             try:
                 async with self._ticking:
                     await self.tick_once()
@@ -127,6 +129,7 @@ class Ticker:
         self._metrics.tick.observe(begun + self.last_tick - started)
 
     async def _batch(self, moment: datetime) -> int:
+        self.tried_at = boottime()
         async with self._db.transaction() as connection:
             if await schedule.is_paused(connection):
                 return 0

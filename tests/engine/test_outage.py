@@ -143,3 +143,12 @@ def test_without_rerun_lost_a_run_goes_on_through_the_outage(hub: Rig, outage: O
     sample_jobs.released.set()
     row = hub.wait(run_id, "SUCCESS", "FAILURE", "CANCELLED")
     assert row["status"] == "SUCCESS" and json.loads(row["result"]) == {"held": True}
+
+
+def test_a_hub_that_waits_for_the_database_does_not_stand_still(outage: Outage, rig: Rig) -> None:
+    """Its watchdog is fed: a new start would end what runs, and help nothing."""
+    hub = rig.start_hub()
+    outage.begin()
+    begun, patience = boottime(), 120 + rig.settings.pool.lease_s
+    rig.until(lambda: hub.standstill(begun + patience) is None)  # both have gone round since it began
+    assert "tick has stood still for" in str(hub.standstill(boottime() + patience + 60))
