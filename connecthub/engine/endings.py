@@ -13,9 +13,10 @@ import asyncpg
 
 from connecthub import failpoints
 from connecthub.clock import boottime
-from connecthub.engine.spool import Spool
+from connecthub.engine.spool import Spool, Unstored
 from connecthub.storage import runs
 from connecthub.storage.database import UNAVAILABLE, Database
+from connecthub.storage.late import LateReturn, store_late
 from connecthub.storage.runs import Ending
 
 log = logging.getLogger(__name__)
@@ -34,18 +35,18 @@ _REFUSED = (
 
 
 class Endings:
-    """The queue of ends that are not stored yet. `on_stored` is called with each that is."""
+    """Ends that are not stored yet, and what came after them. `on_stored` is called with each that is."""
 
     def __init__(
-        self, db: Database, worker_id: UUID, spool: Spool, on_stored: Callable[[Ending], None]
+        self, db: Database, worker_id: UUID, spool: Spool, on_stored: Callable[[Unstored], None]
     ) -> None:
         self._db = db
         self._worker_id = worker_id
         self._spool = spool
         self._on_stored = on_stored
-        self._waiting: dict[int, Ending] = {}
-        self._put_at: dict[int, float] = {}
-        self._spooled: set[int] = set()
+        self._waiting: dict[_Key, Unstored] = {}
+        self._put_at: dict[_Key, float] = {}
+        self._spooled: set[_Key] = set()
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -59,10 +60,10 @@ class Endings:
         """How many are in the spool file."""
         return len(self._spooled)
 
-    def put(self, ending: Ending) -> None:
+    def put(self, ending: Unstored) -> None:
         """Store `ending` soon."""
-        self._waiting[ending.id] = ending
-        self._put_at[ending.id] = boottime()
+        self._waiting[_key(ending)] = ending
+        self._put_at[_key(ending)] = boottime()
         self._empty.clear()
         self._wake.set()
 
@@ -75,14 +76,14 @@ class Endings:
         now = boottime()
         waiting = [
             ending
-            for ending in list(self._waiting.values())
-            if ending.id not in self._spooled and now - self._put_at[ending.id] >= after_s
+            for key, ending in list(self._waiting.items())
+            if key not in self._spooled and now - self._put_at[key] >= after_s
         ]
         if waiting:
             await asyncio.to_thread(self._spool.write, waiting)
             if not self._spooled:
                 log.warning("%d ends of runs wait for the database; they are in the spool file", len(waiting))
-            self._spooled.update(ending.id for ending in waiting)
+            self._spooled.update(map(_key, waiting))
         elif self._spooled and not self._waiting:
             await asyncio.to_thread(self._spool.clear)
             self._spooled.clear()
@@ -119,7 +120,7 @@ class Endings:
                 await asyncio.sleep(min(0.1 * 2**failures, _SLOWEST_S))
             elif len(self._waiting) < _BATCH:
                 await asyncio.sleep(_GATHER_S)
-            batch = list(self._waiting.values())[:_BATCH]
+            batch = [one for one in self._waiting.values() if not self._is_early(one)][:_BATCH]
             try:
                 failpoints.passing("end.before_store")
                 await _store(self._db, self._worker_id, batch, self._forget)
@@ -132,22 +133,36 @@ class Endings:
                 failures += 1
                 log.exception("%d ends of runs could not be stored and will be tried again", len(batch))
 
-    def _forget(self, stored: list[Ending]) -> None:
+    def _is_early(self, ending: Unstored) -> bool:
+        """What came after an end would find its row still RUNNING before that is stored."""
+        return isinstance(ending, LateReturn) and (ending.id, Ending) in self._waiting
+
+    def _forget(self, stored: list[Unstored]) -> None:
         for ending in stored:
-            del self._waiting[ending.id], self._put_at[ending.id]
+            del self._waiting[_key(ending)], self._put_at[_key(ending)]
             self._on_stored(ending)
         if not self._waiting:
             self._wake.clear()
             self._empty.set()
 
 
-Stored = Callable[[list[Ending]], None]
+Stored = Callable[[list[Unstored]], None]
+_Key = tuple[int, type[Unstored]]
 
 
-async def _store(db: Database, worker_id: UUID, batch: list[Ending], stored: Stored) -> None:
+def _key(ending: Unstored) -> _Key:
+    return ending.id, type(ending)
+
+
+async def _store(db: Database, worker_id: UUID, batch: list[Unstored], stored: Stored) -> None:
     """Store `batch`, and call `stored` with what is; harmless when repeated. Raises what it failed with."""
+    ends = [one for one in batch if isinstance(one, Ending)]
+    late = [one for one in batch if isinstance(one, LateReturn)]
     try:
-        await runs.store_endings(db, worker_id, batch)
+        if ends:
+            await runs.store_endings(db, worker_id, ends)
+        if late:
+            await store_late(db, worker_id, late)
         failpoints.passing("end.after_store")
     except UNAVAILABLE:
         raise
@@ -161,7 +176,7 @@ async def _store(db: Database, worker_id: UUID, batch: list[Ending], stored: Sto
     stored(batch)
 
 
-async def _store_one_by_one(db: Database, worker_id: UUID, batch: list[Ending], stored: Stored) -> None:
+async def _store_one_by_one(db: Database, worker_id: UUID, batch: list[Unstored], stored: Stored) -> None:
     """One end that cannot be stored must not hold up the others."""
     failed: Exception | None = None
     for ending in batch:
@@ -173,9 +188,12 @@ async def _store_one_by_one(db: Database, worker_id: UUID, batch: list[Ending], 
         raise failed
 
 
-async def _store_refused(db: Database, worker_id: UUID, ending: Ending, error: Exception) -> None:
+async def _store_refused(db: Database, worker_id: UUID, ending: Unstored, error: Exception) -> None:
     """What PostgreSQL refuses must end visibly all the same, and not be tried for ever."""
     log.error("the end of run %d was refused by the database: %s", ending.id, type(error).__name__)
+    if isinstance(ending, LateReturn):
+        await store_late(db, worker_id, [replace(ending, run_log=None, meta="{}")])
+        return
     plain = replace(
         ending,
         status="FAILURE",

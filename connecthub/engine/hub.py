@@ -20,7 +20,7 @@ from connecthub.engine.looper import Every
 from connecthub.engine.pool import Pool
 from connecthub.engine.retention import LOOK_S, Retention
 from connecthub.engine.runner import Runner
-from connecthub.engine.spool import Spool
+from connecthub.engine.spool import Spool, Unstored
 from connecthub.engine.tick import Ticker
 from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
@@ -28,7 +28,7 @@ from connecthub.security.vault import Vault
 from connecthub.storage import hubs, runs
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.hubs import HubState
-from connecthub.storage.runs import Ending
+from connecthub.storage.late import LateReturn
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,7 @@ class Hub:
         self._grace_s = settings.pool.shutdown_grace_s
         spool = Spool(settings.data_dir / "spool", self.held.worker_id)
         self._endings = Endings(db, self.held.worker_id, spool, self._on_stored)
-        runner = Runner(
-            db, vault, loader, self._pool, self.held, self._endings, metrics, settings.pool.timeout_s
-        )
+        runner = Runner(vault, loader, self._pool, self.held, self._endings, metrics, settings.pool.timeout_s)
         self._dispatcher = Dispatcher(db, self._pool, runner, self.held, self._endings, self._lease_s)
         self._leases = Leases(db, self.held, self._dispatcher, metrics, self._lease_s)
         self._ticker = Ticker(db, metrics, on_queued=self._queued)
@@ -202,7 +200,9 @@ class Hub:
     def _queued(self) -> None:
         self._dispatcher.wake()
 
-    def _on_stored(self, ending: Ending) -> None:
+    def _on_stored(self, ending: Unstored) -> None:
+        if isinstance(ending, LateReturn):
+            return
         run = self.held.get(ending.id)
         if run is not None:
             self._metrics.results.labels(run.claim.job_id, ending.status, ending.reason or "").inc()

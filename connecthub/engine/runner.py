@@ -8,8 +8,6 @@ import json
 import logging
 from typing import Any
 
-import asyncpg
-
 from connecthub import failpoints
 from connecthub.clock import boottime
 from connecthub.engine import calls, outcome
@@ -26,8 +24,7 @@ from connecthub.plugins import BaseJob
 from connecthub.plugins.loader import Loader
 from connecthub.security.redaction import Masker
 from connecthub.security.vault import Vault
-from connecthub.storage import runs
-from connecthub.storage.database import UNAVAILABLE, Database
+from connecthub.storage.late import LateReturn
 from connecthub.storage.runs import Definition, Ending
 
 log = logging.getLogger(__name__)
@@ -42,7 +39,6 @@ class Runner:
 
     def __init__(
         self,
-        db: Database,
         vault: Vault,
         loader: Loader,
         pool: Pool,
@@ -51,7 +47,6 @@ class Runner:
         metrics: Metrics,
         timeout_s: float,
     ) -> None:
-        self._db = db
         self._vault = vault
         self._loader = loader
         self._pool = pool
@@ -80,7 +75,8 @@ class Runner:
                 why = "it is no longer this hub's" if run.refused else "it was given back to the queue"
                 log.warning("run %d was not started: %s", run.claim.id, why)
                 if run.refused:
-                    await self._clear_lease(run)
+                    why = json.dumps({"detail": "not started: its lease had run out"})
+                    self._endings.put(LateReturn(run.claim.id, None, why))
                 return
             except Exception as error:  # a fault of the hub must still end the run, visibly
                 log.error("run %d failed inside the hub: %s", run.claim.id, type(error).__name__)
@@ -219,31 +215,10 @@ class Runner:
         )
 
     async def _await_late_return(self, run: HeldRun, code: asyncio.Future[Returned]) -> None:
-        """Its end is stored, but the code goes on: it keeps its place and its lease until it returns."""
+        """It has ended, but the code goes on: it keeps its place and its lease until it returns."""
         returned = await code
         run.log.close()
         late: dict[str, Any] = {"returned_late": "exception" if returned.error else "value"}
         if isinstance(returned.value, outcome.Result):
             late["late_result"] = returned.value.json
-        await self._when_stored(run)
-        await self._patiently(run, outcome.clean(run.log.text()), json.dumps(late))
-
-    async def _when_stored(self, run: HeldRun) -> None:
-        while not run.stored:
-            await self._endings.flush()
-            await asyncio.sleep(0)
-
-    async def _clear_lease(self, run: HeldRun) -> None:
-        await self._patiently(run, "", json.dumps({"detail": "not started: its lease had run out"}))
-
-    async def _patiently(self, run: HeldRun, run_log: str, meta: str) -> None:
-        while True:
-            try:
-                await runs.returned_late(self._db, self._held.worker_id, run.claim.id, run_log, meta)
-                return
-            except UNAVAILABLE:
-                await asyncio.sleep(1)
-            except asyncpg.PostgresError as error:
-                log.error("what run %d left late was refused: %s", run.claim.id, type(error).__name__)
-                run_log, meta = "", "{}"
-                await asyncio.sleep(1)
+        self._endings.put(LateReturn(run.claim.id, outcome.clean(run.log.text()), json.dumps(late)))

@@ -16,9 +16,12 @@ from typing import IO, Any
 from uuid import UUID
 
 from connecthub import failpoints
+from connecthub.storage.late import LateReturn
 from connecthub.storage.runs import Ending
 
 log = logging.getLogger(__name__)
+
+Unstored = Ending | LateReturn
 
 
 class Spool:
@@ -33,7 +36,7 @@ class Spool:
         self._path = folder / f"{worker_id}.jsonl"
         self._file: int | None = None
 
-    def write(self, endings: Sequence[Ending]) -> None:
+    def write(self, endings: Sequence[Unstored]) -> None:
         """Append `endings`; they are on disk when this returns. Raises OSError, and then none of them is."""
         file = self._file if self._file is not None else self._create()
         begin = os.fstat(file).st_size
@@ -60,7 +63,7 @@ class Spool:
             self._file = None
 
     @contextmanager
-    def left_behind(self) -> Iterator[list[tuple[UUID, list[Ending]]]]:
+    def left_behind(self) -> Iterator[list[tuple[UUID, list[Unstored]]]]:
         """The ends of hubs that are no more, each with its `worker_id`; their files go after the block."""
         taken = [(path, file) for path in self._files() if (file := _lock(path)) is not None]
         try:
@@ -97,11 +100,11 @@ def _lock(path: Path) -> IO[bytes] | None:
     return file
 
 
-def _line(ending: Ending) -> bytes:
+def _line(ending: Unstored) -> bytes:
     return json.dumps(asdict(ending), default=datetime.isoformat).encode() + b"\n"
 
 
-def _read(path: Path, file: IO[bytes]) -> Iterator[Ending]:
+def _read(path: Path, file: IO[bytes]) -> Iterator[Unstored]:
     for number, line in enumerate(file, 1):
         try:
             yield _ending(json.loads(line))
@@ -110,7 +113,9 @@ def _read(path: Path, file: IO[bytes]) -> Iterator[Ending]:
             log.warning("line %d of spool file %s cannot be read: %s", number, path, type(error).__name__)
 
 
-def _ending(fields: dict[str, Any]) -> Ending:
+def _ending(fields: dict[str, Any]) -> Unstored:
+    if "status" not in fields:
+        return LateReturn(**fields)
     if fields.get("started_at"):
         fields["started_at"] = datetime.fromisoformat(fields["started_at"])
     # Its hub is gone, and with it the code that may have held a place.

@@ -204,18 +204,6 @@ async def store_endings(db: Database, worker_id: UUID, endings: Sequence[Ending]
     await db.fetch(_END, worker_id, *(list(column) for column in columns))
 
 
-async def returned_late(db: Database, worker_id: UUID, run_id: int, run_log: str, meta: str) -> None:
-    """Clear the lease of a run that had ended before its plugin returned, and store what came after."""
-    await db.execute(
-        "UPDATE job_logs SET lease_expires_at = NULL, run_log = $3, meta = meta || $4::jsonb"
-        " WHERE id = $1 AND worker_id = $2 AND status NOT IN ('QUEUED', 'RUNNING')",
-        run_id,
-        worker_id,
-        run_log,
-        meta,
-    )
-
-
 # Rule 10: what holds a place or whose end is not stored is renewed, LOST and ended rows included.
 _BEAT = """
 UPDATE job_logs SET lease_expires_at = clock_timestamp() + make_interval(secs => $2)

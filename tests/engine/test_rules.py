@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from connecthub.engine.endings import Endings
-from connecthub.engine.spool import Spool
+from connecthub.engine.spool import Spool, Unstored
 from connecthub.errors import RefusedError
 from connecthub.storage import requests, runs
 from connecthub.storage.audit import Actor
@@ -262,7 +262,7 @@ def test_an_end_that_is_refused_does_not_hold_up_the_others(rig: Rig) -> None:
     claim(rig)
 
     async def store() -> list[int]:
-        stored: list[Ending] = []
+        stored: list[Unstored] = []
         endings = Endings(rig.db, OURS, Spool(rig.settings.data_dir / "spool", OURS), stored.append)
         endings.put(Ending(bad, "SUCCESS", result="no json"))
         endings.put(Ending(good, "SUCCESS", result="{}"))

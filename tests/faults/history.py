@@ -35,16 +35,18 @@ def judge(
     witness: Iterable[Mapping[str, Any]],
     due: Mapping[str, Iterable[datetime]],
     killed: frozenset[int] = frozenset(),
+    stopped: frozenset[int] = frozenset(),
 ) -> Verdict:
     """Judge a history.
 
     `rows` are those of job_logs, `meta` as an object; `witness` the lines that plugins wrote; `due` the fire
     times of each Job; `killed` the process numbers of hubs that were killed: what returned there and was not
-    stored died with its hub, and its row says LOST.
+    stored died with its hub, and its row says LOST; `stopped` those of hubs that were told to stop: code that
+    goes on after its run's end, and returns while the process exits, reaches nobody.
     """
     verdict = Verdict()
     _judge_fires(verdict, rows, due)
-    _judge_starts(verdict, rows, list(witness), killed)
+    _judge_starts(verdict, rows, list(witness), killed, stopped)
     for row in rows:
         verdict.attempts += 1
         verdict.lost += row["status"] == "LOST"
@@ -85,6 +87,7 @@ def _judge_starts(
     rows: Sequence[Mapping[str, Any]],
     witness: Sequence[Mapping[str, Any]],
     killed: frozenset[int],
+    stopped: frozenset[int],
 ) -> None:
     by_id = {row["id"]: row for row in rows}
     begun = Counter(line["run_id"] for line in witness if line["event"] == "begin")
@@ -96,18 +99,18 @@ def _judge_starts(
         if line["event"] not in ("end", "fails") or line["pid"] in killed:
             continue
         row = by_id.get(line["run_id"])
-        if row is None or not _is_stored(line["event"], row):
+        if row is None or not _is_stored(line["event"], row, may_miss_late=line["pid"] in stopped):
             status = "has no row" if row is None else f"is {row['status']} ({row['reason']})"
             verdict.results_lost += 1
             told = f"run {line['run_id']} came to its {line['event']} and {status}"
             verdict.faults["results lost"].append(told)
 
 
-def _is_stored(event: str, row: Mapping[str, Any]) -> bool:
-    """After a cancel or a timeout the end says so; a run that was stopped as LOST keeps what it returned."""
-    if row["status"] == "LOST":
-        return bool(row["result"] if event == "end" else row["traceback"])
-    return (
-        row["status"]
-        in {"end": {"SUCCESS", "CANCELLED", "FAILURE"}, "fails": {"FAILURE", "CANCELLED"}}[event]
-    )
+def _is_stored(event: str, row: Mapping[str, Any], *, may_miss_late: bool) -> bool:
+    """After a cancel, a timeout, or as LOST a run keeps what it returned: with its end, or as late."""
+    if event == "fails":
+        return row["status"] in ("FAILURE", "CANCELLED") or (
+            row["status"] == "LOST" and bool(row["traceback"])
+        )
+    ended = row["status"] in ("SUCCESS", "CANCELLED", "FAILURE", "LOST")
+    return ended and (row["result"] is not None or "late_result" in row["meta"] or may_miss_late)

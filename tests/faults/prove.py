@@ -55,6 +55,7 @@ class Chaos:
         self.stage = stage
         self.chance = random.Random(seed)
         self.done: Counter[str] = Counter()
+        self.slowest_stop_s = 0.0
         self.proxies = [stage.proxy() for _ in range(hubs)]
         self.hubs: list[Hub] = [self._start(proxy) for proxy in self.proxies]
         self._later: list[tuple[float, Callable[[], None]]] = []
@@ -113,12 +114,16 @@ class Chaos:
             self._after(1, lambda: self._replace(number))
 
     def stop_hub(self) -> None:
-        """SIGTERM, and another one in its place."""
+        """SIGTERM, to one that is awake, and another one in its place."""
         number = self._any()
         hub = self.hubs[number]
+        self.stage.stopped.add(hub.process.pid)
+        _wake(hub)
+        begin = time.monotonic()
         if hub.process.poll() is None:
             hub.kill(signal.SIGTERM)
-            hub.process.wait(30)
+            hub.process.wait(60)
+        self.slowest_stop_s = max(self.slowest_stop_s, time.monotonic() - begin)
         self._replace(number)
 
     def sleep_hub(self) -> None:
@@ -279,6 +284,7 @@ def report(stage: Stage, seed: int, chaos: Chaos, verdict: Verdict, recovery_s: 
         "two at once": len(verdict.faults["at once"]),
         "secrets in clear": len(verdict.faults["leaked"]),
         "calm after (s)": round(recovery_s, 1),
+        "slowest stop (s)": round(chaos.slowest_stop_s, 1),
         **{f"done: {name}": count for name, count in sorted(chaos.done.items())},
     }
     for name, figure in figures.items():

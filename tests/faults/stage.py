@@ -62,6 +62,7 @@ class Stage:
         self.hubs: list[Hub] = []
         self.proxies: list[Proxy] = []
         self.killed: set[int] = set()
+        self.stopped: set[int] = set()
         self._thread = ThreadPoolExecutor(1)
         self._loop = asyncio.new_event_loop()
 
@@ -192,6 +193,11 @@ class Stage:
         """A row of job_logs."""
         return self.sql("SELECT * FROM job_logs WHERE id = $1", run_id)[0]
 
+    def meta(self, run_id: int) -> dict[str, Any]:
+        """The `meta` of a row of job_logs."""
+        meta: dict[str, Any] = json.loads(self.row(run_id)["meta"])
+        return meta
+
     def wait(self, run_id: int, *statuses: str, seconds: float = 30) -> asyncpg.Record:
         """The run's row as soon as its status is one of `statuses`, SUCCESS unless told otherwise."""
         wanted = statuses or ("SUCCESS",)
@@ -241,7 +247,7 @@ class Stage:
         """The verdict on all that has happened; prints its figures."""
         stored = self.sql("SELECT * FROM job_logs ORDER BY id")
         rows = [{**row, "meta": json.loads(row["meta"])} for row in stored]
-        verdict = judge(rows, self.lines(), due or {}, frozenset(self.killed))
+        verdict = judge(rows, self.lines(), due or {}, frozenset(self.killed), frozenset(self.stopped))
         print(verdict)
         return verdict
 

@@ -73,6 +73,34 @@ def test_the_next_hub_stores_what_the_last_one_left_on_disk(stage: Stage, end: s
     assert stage.judge().is_clean
 
 
+@pytest.mark.parametrize("hub_is", ["there", "killed", "stopped"])
+def test_what_a_plugin_returns_after_its_end_is_stored_too(stage: Stage, hub_is: str) -> None:
+    """Its timeout was stored; the server goes, the code returns, and with it perhaps the hub."""
+    until = stage.folder / "until"
+    stage.job("a", "WaitForFileJob", {"until": str(until), "stubborn": True}, timeout_s=1)
+    hub = stage.hub()
+    run_id = stage.run("a")
+    stage.wait(run_id, "FAILURE")
+    stage.crash_server()
+    until.touch()
+    stage.until(lambda: stage.told("end") and spool(stage) and spool(stage)[0].read_bytes().endswith(b"\n"))
+    assert CANARY not in spool(stage)[0].read_text()
+    if hub_is == "killed":
+        stage.kill(hub)
+    elif hub_is == "stopped":
+        assert hub.stop() == 0
+    stage.start_server()
+    if hub_is != "there":
+        stage.hub()
+    meta = stage.until(lambda: found if "late_result" in (found := stage.meta(run_id)) else None)
+    assert json.loads(meta["late_result"])["attempt"] == 1 and meta["returned_late"] == "value"
+    stage.until(lambda: not spool(stage))
+    row = stage.row(run_id)
+    assert (row["status"], row["reason"], row["lease_expires_at"]) == ("FAILURE", "timeout", None)
+    stage.killed.clear()  # it must be there although its hub was killed
+    assert stage.judge().is_clean
+
+
 @pytest.mark.parametrize(
     "statements",
     [["INSERT INTO job_logs", "COMMIT"], ["WITH ready AS"], ["SET status = e.status"]],

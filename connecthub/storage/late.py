@@ -1,0 +1,33 @@
+"""What a plugin leaves when it returns after its run has ended: by timeout, cancel, shutdown, or as LOST."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from connecthub.storage.database import Database
+
+
+@dataclass(frozen=True)
+class LateReturn:
+    """The place of an ended run is free now. `run_log` is None where its log is as it was stored."""
+
+    id: int
+    run_log: str | None
+    meta: str
+
+
+_LATE = """
+UPDATE job_logs l SET lease_expires_at = NULL, run_log = coalesce(e.run_log, l.run_log), meta = l.meta || e.meta::jsonb
+FROM unnest($2::bigint[], $3::text[], $4::text[]) AS e(id, run_log, meta)
+WHERE l.id = e.id AND l.worker_id = $1 AND l.status NOT IN ('QUEUED', 'RUNNING')
+"""
+
+
+async def store_late(db: Database, worker_id: UUID, late: Sequence[LateReturn]) -> None:
+    """Clear the leases of runs whose ends are stored, and store what came after. Harmless when repeated."""
+    columns = ([one.id for one in late], [one.run_log for one in late], [one.meta for one in late])
+    await db.execute(_LATE, worker_id, *columns)
