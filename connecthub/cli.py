@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from connecthub import __version__, daemon, failpoints
+from connecthub.cli_backup import backup, restore
 from connecthub.cli_check import check
 from connecthub.cli_dev import dev_command, new_job_command, run_once_command
 from connecthub.cli_key import key
@@ -91,6 +92,8 @@ async def _set_paused(settings: Settings, *, paused: bool) -> None:
         await set_paused(database, paused, actor=command_line())
 
 
+_group.add_command(backup)
+_group.add_command(restore)
 _group.add_command(check)
 _group.add_command(key)
 _group.add_command(user)

@@ -13,7 +13,7 @@ import re
 import shlex
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +49,12 @@ def read_keys(path: Path) -> list[Key]:
 
     Raises KeyFileError, with the command that helps, for a file that is missing, open to others or none.
     """
-    return _parse(path, _read(path))
+    return parse_keys(path, _read(path))
+
+
+def as_text(keys: Sequence[Key]) -> str:
+    """What a key file with these keys holds."""
+    return "".join((f"{_MADE}{key.made.isoformat()}\n" if key.made else "") + f"{key.text}\n" for key in keys)
 
 
 def stamp(path: Path) -> object:
@@ -114,11 +119,10 @@ def replace(path: Path, keys: Sequence[Key]) -> None:
 
 def _scratch(path: Path, keys: Sequence[Key]) -> str:
     """A file beside `path` with these keys, on disk; mkstemp makes it 0600."""
-    text = "".join((f"{_MADE}{key.made.isoformat()}\n" if key.made else "") + f"{key.text}\n" for key in keys)
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(handle, "wb") as file:
-            file.write(text.encode())
+            file.write(as_text(keys).encode())
             file.flush()
             os.fsync(file.fileno())
     except OSError:
@@ -182,7 +186,7 @@ def _chown(path: Path) -> str:
     return f"sudo chown {os.geteuid()} {shlex.quote(str(path))}"
 
 
-def _parse(path: Path, content: bytes) -> list[Key]:
+def parse_keys(path: Path, content: bytes) -> list[Key]:
     """The keys of the file in its order. Raises KeyFileError that names the line, never what is in it."""
     keys: list[Key] = []
     made: datetime | None = None
@@ -214,3 +218,15 @@ def _time(comment: str) -> datetime | None:
         with contextlib.suppress(ValueError):
             return datetime.fromisoformat(comment.removeprefix(_MADE)).astimezone(UTC)
     return None
+
+
+@contextlib.contextmanager
+def kept_if_all_goes_well(path: Path, keys: Sequence[Key]) -> Iterator[None]:
+    """Make the key file with these keys, where there are any; an error inside takes it away again."""
+    made = bool(keys) and create(path, keys)
+    try:
+        yield
+    except BaseException:
+        if made:
+            path.unlink(missing_ok=True)
+        raise

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 CHANNEL = "connecthub"
 _MIGRATIONS = Path(__file__).with_name("migrations")
-_MIGRATION_LOCK = 0x636F6E6E656374  # any fixed number, the same for all hubs
+MIGRATION_LOCK = 0x636F6E6E656374  # any fixed number, the same for all hubs
 CONNECT_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 2.0
 _SESSION = {
@@ -107,7 +107,7 @@ class Database:
                 dsn, min_size=0, max_size=size, command_timeout=command_timeout_s, reset=_keep, **options
             )
         except (*UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
-            raise _unreachable(error) from None
+            raise unreachable(error) from None
         return cls(dsn, pool, options, local)
 
     async def close(self) -> None:
@@ -227,7 +227,7 @@ async def migrate(dsn: str) -> None:
     engine = _alchemy_engine(partial(asyncpg.connect, dsn, timeout=CONNECT_TIMEOUT_S, statement_cache_size=0))
     try:
         async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
             await connection.run_sync(_upgrade)
     except CommandError:  # a revision that is not among the migrations here
         raise DatabaseError(
@@ -235,7 +235,7 @@ async def migrate(dsn: str) -> None:
             "of ConnectHub knows; start the version that made it, or restore a backup made by this one"
         ) from None
     except (*UNAVAILABLE, asyncpg.PostgresError, DBAPIError) as error:
-        raise _unreachable(error.orig if isinstance(error, DBAPIError) and error.orig else error) from None
+        raise unreachable(error.orig if isinstance(error, DBAPIError) and error.orig else error) from None
     finally:
         await engine.dispose()
 
@@ -263,7 +263,8 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
-def _unreachable(error: BaseException) -> DatabaseError:
+def unreachable(error: BaseException) -> DatabaseError:
+    """The one line that a person sees for what asyncpg raised."""
     words = " ".join(str(error).split()) or type(error).__name__
     # Through SQLAlchemy the error is of another class, with the same code.
     if getattr(error, "sqlstate", None) in _NO_RIGHTS:

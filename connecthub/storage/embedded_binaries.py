@@ -160,6 +160,11 @@ def usable_binaries(account: Account) -> Binaries:
     return _copied_binaries(wheel, folder, account)
 
 
+def wheel_folder() -> Path:
+    """The folder of the wheel's programs, its pg_dump among them. Raises EmbeddedError where there is none."""
+    return _newest_folder(_wheel())
+
+
 def _wheel() -> Distribution:
     try:
         return distribution(WHEEL)

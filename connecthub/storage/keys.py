@@ -9,11 +9,11 @@ from connecthub.storage import audit
 
 if TYPE_CHECKING:
     from connecthub.storage.audit import Actor
-    from connecthub.storage.database import Database
+    from connecthub.storage.database import Connected, Database
     from connecthub.storage.jobs import Row
 
 
-async def stored_tokens(db: Database) -> list[str]:
+async def stored_tokens(db: Database | Connected) -> list[str]:
     """The canary that an earlier start left, or where there is none some of the secrets; empty: no secrets."""
     canary = await db.fetchval("SELECT key_canary FROM hub_state")
     if canary is not None:

@@ -26,7 +26,7 @@ ACTIONS = (
     "job.", "job.create", "job.update", "job.delete", "job.run",
     "job.enable", "job.disable", "job.clear", "job.restore", "run.", "run.retry", "run.cancel", "user.",
     "user.create", "user.role", "user.disable", "user.enable", "user.password", "user.sessions", "hub.",
-    "hub.pause", "hub.resume", "key.", "key.rotate", "key.retire",
+    "hub.pause", "hub.resume", "hub.restore", "key.", "key.rotate", "key.retire",
     "login", "login.failed", "logout", "password.failed",
 )  # fmt: skip
 

@@ -75,6 +75,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "reason.superseded": ("Superseded", "已被更新的执行取代"),
     "reason.changed": ("Job was changed", "任务已修改"),
     "reason.disabled": ("Job was disabled", "任务已停用"),
+    "reason.restored": ("Was going at the backup", "备份时尚未结束"),
     "reason.shutdown": ("Hub stopped", "服务停止"),
     "reason.cancelled": ("Cancelled", "已终止"),
     "reason.paused": ("Paused", "调度已暂停"),

@@ -1,0 +1,144 @@
+"""Backing up and restoring the database, together with what its secrets need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zipfile import ZipFile
+
+from connecthub import __version__
+from connecthub.errors import KeyFileError, RefusedError
+from connecthub.operations import archive
+from connecthub.operations.archive import Manifest
+from connecthub.security import keyfile
+from connecthub.security.keyfile import Key
+from connecthub.security.vault import Vault
+from connecthub.storage import backup
+from connecthub.storage.backup import Snapshot, Target
+from connecthub.storage.database import schema_head, schema_revisions
+from connecthub.storage.dump import dump, restore
+from connecthub.storage.programs import Programs, find_programs
+
+if TYPE_CHECKING:
+    from connecthub.storage.audit import Actor
+
+
+async def make_backup(file: Path, dsn: str, key_path: Path, *, with_key: bool) -> Manifest:
+    """Write the database as it is at one moment to `file`; hubs may run meanwhile.
+
+    Raises RefusedError, KeyFileError and DatabaseError; nothing is left at `file` then.
+    """
+    with archive.new_archive(file) as target:
+        async with backup.taken_snapshot(dsn) as snapshot:
+            vault = _fitting(key_path, snapshot, needed=with_key)
+            programs = await asyncio.to_thread(find_programs, snapshot.major)
+            await asyncio.to_thread(_add_dump, target, programs, dsn, snapshot)
+        if with_key:
+            target.writestr(archive.KEY, keyfile.as_text(keyfile.read_keys(key_path)))
+        manifest = Manifest(
+            connecthub=__version__,
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+            schema=snapshot.revision,
+            namespace=snapshot.schema,
+            server=snapshot.server,
+            pg_dump=programs.major,
+            counts=snapshot.counts,
+            going=snapshot.going,
+            key_ids=[] if vault is None else list(vault.key_ids),
+            canary=next((token for token in snapshot.tokens if vault is None or vault.fits(token)), None),
+        )
+        archive.write_manifest(target, manifest)
+    return manifest
+
+
+def _fitting(key_path: Path, snapshot: Snapshot, *, needed: bool) -> Vault | None:
+    """The vault that fits the snapshot, or None; raises KeyFileError where it is `needed`."""
+    try:
+        vault = Vault.open(key_path, may_create=False)
+        vault.require_fit(snapshot.tokens)
+    except KeyFileError:
+        if needed:
+            raise
+        return None
+    return vault
+
+
+def _add_dump(target: ZipFile, programs: Programs, dsn: str, snapshot: Snapshot) -> None:
+    with target.open(archive.DUMP, "w", force_zip64=True) as member:
+        dump(programs, dsn, snapshot, member)
+
+
+async def restore_backup(
+    file: Path,
+    opened_database: Callable[[], AbstractAsyncContextManager[str]],
+    key_path: Path,
+    actor: Actor,
+    confirm: Callable[[Manifest, Target], None],
+) -> Manifest:
+    """Put what is in `file` in the place of the database's tables: all of it, or nothing is changed.
+
+    `confirm` is called where there are tables already, and raises to leave them. The hub is paused
+    afterwards, and what was queued or running at the backup is LOST. Raises RefusedError and StartupError.
+    """
+    with archive.opened_archive(file) as (source, manifest):
+        _check_revision(file, manifest)
+        new_keys = _keys_to_write(file, source, manifest, key_path)
+        async with opened_database() as dsn:
+            target = await backup.read_target(dsn, manifest.namespace)
+            if target.alive:
+                raise RefusedError(
+                    f"{', '.join(target.alive)} may be alive: stop it, then restore again (one that was "
+                    "killed counts as alive for two minutes)"
+                )
+            if target.tables:
+                confirm(manifest, target)
+            programs = await asyncio.to_thread(find_programs, manifest.pg_dump)
+            with keyfile.kept_if_all_goes_well(key_path, new_keys):
+                await asyncio.to_thread(
+                    restore,
+                    programs,
+                    dsn,
+                    lambda: source.open(archive.DUMP),
+                    manifest.namespace,
+                    manifest.counts,
+                    replace=bool(target.tables),
+                    variables={"actor": actor.username, "file": file.name},
+                )
+            await backup.analyze(dsn)
+    return manifest
+
+
+def _check_revision(file: Path, manifest: Manifest) -> None:
+    if manifest.schema not in schema_revisions():
+        raise RefusedError(
+            f"backup {file} was made by ConnectHub {manifest.connecthub} with the schema {manifest.schema}, "
+            f"which is newer than {schema_head()}: restore it with that version"
+        )
+
+
+def _keys_to_write(file: Path, source: ZipFile, manifest: Manifest, key_path: Path) -> list[Key]:
+    """The keys of the archive where there is no key file. Raises KeyFileError where none would fit."""
+    own = archive.KEY in source.namelist()
+    needs = f"key {', '.join(manifest.key_ids) or 'of another file'}"
+    if not keyfile.is_missing(key_path):
+        vault = Vault.open(key_path, may_create=False)
+        if manifest.canary is None or vault.fits(manifest.canary):
+            return []
+        way_out = (
+            "move it away, and the one in the backup takes its place" if own else "put the right one there"
+        )
+        raise KeyFileError(f"key file {key_path} does not fit backup {file}, which needs {needs}: {way_out}")
+    if own:
+        keys = keyfile.parse_keys(Path(archive.KEY), source.read(archive.KEY))
+        if manifest.canary is None or Vault([key.fernet for key in keys]).fits(manifest.canary):
+            return keys
+        raise KeyFileError(f"the key in backup {file} does not fit its secrets: put a key file at {key_path}")
+    if manifest.canary is None:
+        return []
+    raise KeyFileError(
+        f"key file {key_path} is missing, and backup {file} does not hold it: put the one with {needs} there"
+    )

@@ -1,0 +1,105 @@
+"""PostgreSQL's own programs, for backups: those of the embedded wheel, or of the system."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from connecthub.errors import EmbeddedError, RefusedError
+from connecthub.storage.embedded_binaries import wheel_folder
+
+_NEEDED = ("pg_dump", "pg_restore", "psql")
+_DEBIAN = Path("/usr/lib/postgresql")
+
+
+@dataclass(frozen=True)
+class Programs:
+    """A folder that holds pg_dump, pg_restore and psql, all of PostgreSQL `major`."""
+
+    folder: Path
+    major: int
+
+    def popen(
+        self, name: str, *options: str, dsn: str = "", stdin: int | None = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
+        """Start a program, on the database `dsn` where one is named; both its outputs are pipes.
+
+        The password goes by the environment: others may read the arguments of a process.
+        """
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("CONNECTHUB_")}
+        environ["LC_ALL"] = "C"
+        argv = [str(self.folder / name), *options]
+        if dsn:
+            url, password = _without_password(dsn)
+            argv += ["--no-password", "--dbname", url]
+            if password:
+                environ["PGPASSWORD"] = password
+        return subprocess.Popen(  # noqa: S603 - a program of PostgreSQL, no shell
+            argv, env=environ, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+
+def find_programs(least: int) -> Programs:
+    """The programs of the lowest major from `least` on: a dump is then readable by the most servers.
+
+    pg_dump must not be older than the server that it reads, nor pg_restore than the pg_dump whose file it
+    reads. Raises RefusedError where there are none.
+    """
+    found = [Programs(folder, major) for folder in _folders() if (major := _major(folder)) is not None]
+    fit = [programs for programs in found if programs.major >= least]
+    if not fit:
+        have = ", ".join(f"{one.major} in {one.folder}" for one in found) or "none"
+        raise RefusedError(
+            f"this needs pg_dump, pg_restore and psql of PostgreSQL {least} or newer; found: {have}; install "
+            f"the system's postgresql-client-{least}, or pip install 'connecthub[embedded]'"
+        )
+    return min(fit, key=lambda programs: programs.major)
+
+
+def _folders() -> Iterator[Path]:
+    with suppress(EmbeddedError):
+        yield wheel_folder()
+    if _DEBIAN.is_dir():
+        yield from sorted(folder / "bin" for folder in _DEBIAN.iterdir())
+    if on_path := shutil.which("pg_dump"):
+        yield Path(on_path).parent
+
+
+def _major(folder: Path) -> int | None:
+    """The version of the programs in `folder`; None where one is missing or does not run."""
+    if not all((folder / name).is_file() for name in _NEEDED):
+        return None
+    try:
+        asked = subprocess.run(  # noqa: S603 - a program of PostgreSQL, no shell
+            [folder / "pg_dump", "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    version = re.search(r"\(PostgreSQL\) (\d+)", asked.stdout)
+    return int(version[1]) if version else None
+
+
+def _without_password(dsn: str) -> tuple[str, str]:
+    """The URL without its password, and the password."""
+    parts = urlsplit(dsn)
+    login, at, host = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    given = dict(options).get("password", "") or unquote(password)
+    query = urlencode([(name, value) for name, value in options if name != "password"], safe="/:,")
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{host}", query=query)), given
+
+
+def complaint(printed: str) -> str:
+    """What a program says about its failure, as one line."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"\b(ERROR|FATAL|error)\b", line)] or lines
+    text = re.sub(r"^(psql:\S*|pg_\w+): |^(error|ERROR|FATAL): +", "", " ".join(errors[:1]))
+    return re.sub(r"^(error|ERROR|FATAL): +", "", text)[:500] or "it says nothing"

@@ -1,0 +1,265 @@
+"""Backups and their restoring by the command line: all or nothing, and never without the key."""
+
+from __future__ import annotations
+
+import json
+import stat
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from connecthub.operations.archive import DUMP, Manifest, new_archive, write_manifest
+from connecthub.security.keyfile import read_keys
+from connecthub.security.vault import Vault
+from tests import cluster
+from tests.installation import Site
+from tests.web_hub import fetch, run
+
+pytest_plugins = ["tests.installation"]
+
+CANARY = "canary-1d94b7aa"
+
+
+@pytest.fixture
+def filled(site: Site) -> Site:
+    """Two Jobs, one of them with a secret, and a run of each state."""
+    site.job("a", secret_cfg=site.vault.encrypt({"token": CANARY}), public_cfg='{"text": "O\'\'Hara; 你好"}')
+    site.job("b")
+    site.sql(
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key, message, finished_at)"
+        " SELECT id, revision_id, 'manual', 'SUCCESS', 'k1', E'tab\\t\\\\. end', now()"
+        " FROM jobs WHERE id = 'a'",
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key)"
+        " SELECT id, revision_id, 'manual', 'QUEUED', 'k2' FROM jobs WHERE id = 'a'",
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key, worker_id,"
+        " lease_expires_at) SELECT id, revision_id, 'manual', 'RUNNING', 'k3', gen_random_uuid(),"
+        " now() + interval '1 hour'"
+        " FROM jobs WHERE id = 'b'",
+        "INSERT INTO users (username, password_hash, role) VALUES ('li.na', 'x', 'admin')",
+        "INSERT INTO sessions (token_hash, username, expires_at)"
+        " VALUES ('x', 'li.na', now() + interval '1 day')",
+    )
+    site.leave_canary()
+    return site
+
+
+@pytest.fixture
+def elsewhere(server: str, site: Site, tmp_path: Path) -> Iterator[Site]:
+    """Another installation, with an empty database and no key file."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    name = "empty_" + site.dsn.partition("test_")[2][:16]
+    there = Site(folder, cluster.create_database(server, name))
+    (there.data / "fernet.key").unlink()
+    yield there
+    cluster.drop_database(server, name)
+
+
+def backup(site: Site, *options: str) -> Path:
+    done = site.command("backup", "b.zip", *options)
+    assert done.returncode == 0, done.stderr
+    assert "2 Jobs, 3 runs, 1 users" in done.stdout
+    return site.folder / "b.zip"
+
+
+def everything(site: Site) -> dict[str, list[Any]]:
+    tables = run(fetch(site.dsn, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"))
+    return {
+        row["tablename"]: [
+            tuple(one)
+            for one in run(fetch(site.dsn, f'SELECT * FROM "{row["tablename"]}" t ORDER BY t::text'))
+        ]
+        for row in tables
+    }
+
+
+def refused(site: Site, *words: str, **environ: str) -> str:
+    """The one line of a command that does nothing."""
+    before = everything(site), sorted(site.data.iterdir())
+    done = site.command(*words, **environ)
+    assert done.returncode == 2 and not done.stdout, done.stdout
+    assert len(done.stderr.splitlines()) == 1
+    assert (everything(site), sorted(site.data.iterdir())) == before
+    return done.stderr
+
+
+def test_a_backup_without_key_is_restored_where_the_key_was_put(filled: Site, elsewhere: Site) -> None:
+    file = backup(filled)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with zipfile.ZipFile(file) as archive:
+        assert sorted(archive.namelist()) == ["database.dump", "manifest.json"]
+        manifest = json.loads(archive.read("manifest.json"))
+    assert manifest["counts"]["job_revisions"] == 2 and manifest["going"] == 2
+    assert manifest["key_ids"] == [key.id for key in read_keys(filled.data / "fernet.key")]
+
+    assert f"key {manifest['key_ids'][0]}" in refused(elsewhere, "restore", str(file))
+    (elsewhere.data / "fernet.key").write_bytes((filled.data / "fernet.key").read_bytes())
+    (elsewhere.data / "fernet.key").chmod(0o600)
+    done = elsewhere.command("restore", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "2 runs that were queued or running" in done.stdout and "connecthub resume" in done.stdout
+
+    was, is_now = everything(filled), everything(elsewhere)
+    for table in ("jobs", "job_revisions", "users", "alembic_version"):
+        assert was[table] == is_now[table]
+    rows = run(
+        fetch(elsewhere.dsn, "SELECT status, reason, lease_expires_at, message FROM job_logs ORDER BY id")
+    )
+    assert [tuple(row)[:3] for row in rows] == [
+        ("SUCCESS", None, None), ("LOST", "restored", None), ("LOST", "restored", None)
+    ]  # fmt: skip
+    assert rows[0]["message"] == "tab\t\\. end" and is_now["sessions"] == []
+    audit = run(fetch(elsewhere.dsn, "SELECT action, object FROM audit ORDER BY id"))
+    assert [tuple(row) for row in audit] == [("hub.restore", "b.zip"), ("hub.pause", "")]
+    found = elsewhere.check()
+    assert "by restore: connecthub resume" in found["pause"][0] and found["secrets"][0].startswith("ok")
+    # What the database itself does is there again.
+    elsewhere.sql("UPDATE jobs SET priority = 3 WHERE id = 'b'")
+    assert run(fetch(elsewhere.dsn, "SELECT max(number) AS number FROM job_revisions"))[0]["number"] == 2
+
+
+def test_the_key_comes_along_where_it_was_asked_for(filled: Site, elsewhere: Site) -> None:
+    assert filled.command("key", "rotate").returncode == 0
+    done = filled.command("backup", "with.zip", "--with-key")
+    assert done.returncode == 0 and "holds the key file" in done.stdout
+    done = elsewhere.command("restore", str(filled.folder / "with.zip"))
+    assert done.returncode == 0, done.stderr
+    key = elsewhere.data / "fernet.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600 and read_keys(key) == read_keys(
+        filled.data / "fernet.key"
+    )
+    token = run(fetch(elsewhere.dsn, "SELECT secret_cfg FROM jobs WHERE id = 'a'"))[0]["secret_cfg"]
+    assert Vault.open(key, may_create=False).decrypt(token) == {"token": CANARY}
+
+
+def test_a_reminder_stands_where_the_key_is_left_out(filled: Site) -> None:
+    done = filled.command("backup", "b.zip")
+    assert f"back up {filled.data / 'fernet.key'} too" in done.stdout
+    assert CANARY.encode() not in (filled.folder / "b.zip").read_bytes()
+    again = filled.command("backup", "b.zip")
+    assert again.returncode == 2 and "exists already" in again.stderr
+
+
+def damaged(change: Callable[[bytearray], None]) -> Callable[[bytes], bytes]:
+    def act(content: bytes) -> bytes:
+        text = bytearray(content)
+        change(text)
+        return bytes(text)
+
+    return act
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: b"",
+        damaged(lambda text: text.__setitem__(len(text) // 3, text[len(text) // 3] ^ 1)),
+        damaged(lambda text: text.__setitem__(10, text[10] ^ 1)),  # a time stamp that unzip does not look at
+        damaged(lambda text: text.__setitem__(-1, text[-1] ^ 1)),
+    ],
+    ids=["half", "one byte short", "empty", "one bit", "one bit of a header", "one bit of the checksum"],
+)
+def test_a_cut_or_altered_archive_changes_nothing(filled: Site, damage: Callable[[bytes], bytes]) -> None:
+    file = backup(filled)
+    file.write_bytes(damage(file.read_bytes()))
+    line = refused(filled, "restore", str(file), "--replace", "--yes")
+    assert str(file) in line and "take another copy" in line
+
+
+def test_what_is_there_is_replaced_only_after_a_yes(filled: Site) -> None:
+    file = backup(filled)
+    filled.sql(
+        "DELETE FROM jobs WHERE id = 'none'",
+        "UPDATE jobs SET priority = 7",
+        "CREATE TABLE of_a_newer_version (job_id text REFERENCES jobs (id))",
+        "CREATE VIEW newer AS SELECT id FROM job_logs",
+        "CREATE FUNCTION newer(jobs) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    )
+    assert "add --replace" in refused(filled, "restore", str(file))
+    before = everything(filled)
+    no = filled.command("restore", str(file), "--replace", stdin="n\n")
+    assert no.returncode == 1 and "of_a_newer_version" in no.stdout and everything(filled) == before
+    yes = filled.command("restore", str(file), "--replace", stdin="y\n")
+    assert yes.returncode == 0, yes.stderr
+    after = everything(filled)
+    assert "of_a_newer_version" not in after
+    assert [row["priority"] for row in run(fetch(filled.dsn, "SELECT priority FROM jobs"))] == [0, 0]
+
+
+def test_another_key_is_refused_and_nothing_is_changed(filled: Site, elsewhere: Site) -> None:
+    file = backup(filled)
+    own = filled.command("backup", "own.zip", "--with-key")
+    assert own.returncode == 0
+    key = elsewhere.data / "fernet.key"
+    key.write_bytes(Fernet.generate_key())
+    key.chmod(0o600)
+    assert "put the right one there" in refused(elsewhere, "restore", str(file))
+    assert "move it away" in refused(elsewhere, "restore", str(filled.folder / "own.zip"))
+    (filled.data / "fernet.key").write_bytes(Fernet.generate_key())
+    assert "does not fit" in refused(filled, "backup", "wrong.zip", "--with-key")
+    assert not (filled.folder / "wrong.zip").exists()
+
+
+def test_a_hub_that_may_be_alive_is_not_taken_its_database(filled: Site) -> None:
+    file = backup(filled)
+    filled.sql(
+        "INSERT INTO hubs (worker_id, name, version, places) VALUES (gen_random_uuid(), 'host:7', '0.1.0', 4)"
+    )
+    assert "host:7 may be alive: stop it" in refused(filled, "restore", str(file), "--replace", "--yes")
+
+
+def edited(file: Path, **changes: Any) -> Path:
+    """The backup with another manifest, sealed as a real one is."""
+    other = file.with_name("edited.zip")
+    with zipfile.ZipFile(file) as source, new_archive(other) as target:
+        manifest = json.loads(source.read("manifest.json"))
+        target.writestr(DUMP, changes.pop("dump", None) or source.read(DUMP))
+        write_manifest(target, Manifest(**{**manifest, **changes}))
+    return other
+
+
+def test_rows_that_are_missing_undo_the_whole_restore(filled: Site) -> None:
+    file = backup(filled)
+    with zipfile.ZipFile(file) as archive:
+        counts = json.loads(archive.read("manifest.json"))["counts"]
+    short = edited(file, counts={**counts, "job_logs": 4})
+    line = refused(filled, "restore", str(short), "--replace", "--yes")
+    assert "the table job_logs got 3 rows instead of 4" in line and "database is as it was" in line
+
+
+def test_a_dump_that_ends_early_undoes_the_whole_restore(filled: Site) -> None:
+    file = backup(filled)
+    with zipfile.ZipFile(file) as archive:
+        dump = archive.read("database.dump")
+    short = edited(file, dump=dump[:-60])
+    assert "nothing was restored" in refused(filled, "restore", str(short), "--replace", "--yes")
+
+
+def test_a_backup_of_a_newer_version_is_refused(filled: Site) -> None:
+    newer = edited(backup(filled), schema="9999", connecthub="9.0")
+    line = refused(filled, "restore", str(newer), "--replace", "--yes")
+    assert "ConnectHub 9.0" in line and "restore it with that version" in line
+
+
+def test_a_role_without_rights_is_told(filled: Site, elsewhere: Site, server: str) -> None:
+    file = filled.folder / "with.zip"
+    assert filled.command("backup", "with.zip", "--with-key").returncode == 0
+    name = elsewhere.dsn.partition("?")[0].rpartition("/")[2]
+    owner = server.replace("/postgres?", f"/{name}?")
+    run(fetch(owner, "ALTER SCHEMA public OWNER TO postgres"))
+    line = refused(elsewhere, "restore", str(file))
+    assert "permission denied for schema public" in line
+    assert not (elsewhere.data / "fernet.key").exists()
+
+
+def test_an_empty_database_has_nothing_to_back_up(elsewhere: Site) -> None:
+    assert "nothing to back up" in refused(elsewhere, "backup", "b.zip")
+    assert not (elsewhere.folder / "b.zip").exists()
+    missing = refused(elsewhere, "restore", "nowhere.zip")
+    assert "nowhere.zip cannot be read: No such file" in missing
