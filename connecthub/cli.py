@@ -14,9 +14,13 @@ import click
 from connecthub import __version__, daemon, failpoints
 from connecthub.cli_backup import backup, restore
 from connecthub.cli_check import check
+from connecthub.cli_database import command_line, do
 from connecthub.cli_dev import dev_command, new_job_command, run_once_command
+from connecthub.cli_job import job
 from connecthub.cli_key import key
-from connecthub.cli_user import command_line, user
+from connecthub.cli_out import as_json, print_json
+from connecthub.cli_run import run
+from connecthub.cli_user import user
 from connecthub.config import Settings, load_settings
 from connecthub.errors import ConfigError, NotFoundError, RefusedError, StartupError
 from connecthub.storage.database import migrate as migrate_database
@@ -72,30 +76,34 @@ async def _migrate(settings: Settings) -> None:
 
 
 @_group.command()
+@as_json
 @click.pass_obj
-def pause(settings: Settings) -> None:
+def pause(settings: Settings, as_json: bool) -> None:
     """Pause all hubs of the database: no Job starts, what runs goes on."""
-    asyncio.run(_set_paused(settings, paused=True))
-    click.echo("paused: no Job starts until `connecthub resume`")
+    _set_paused(settings, True, "paused: no Job starts until `connecthub resume`", as_json)
 
 
 @_group.command()
+@as_json
 @click.pass_obj
-def resume(settings: Settings) -> None:
+def resume(settings: Settings, as_json: bool) -> None:
     """Resume after a pause; fire times meanwhile are handled as missed ones."""
-    asyncio.run(_set_paused(settings, paused=False))
-    click.echo("resumed")
+    _set_paused(settings, False, "resumed", as_json)
 
 
-async def _set_paused(settings: Settings, *, paused: bool) -> None:
-    async with daemon.open_database(settings) as database:
-        await set_paused(database, paused, actor=command_line())
+def _set_paused(settings: Settings, paused: bool, said: str, as_json: bool) -> None:
+    changed = do(settings, lambda db: set_paused(db, paused, actor=command_line()))
+    if as_json:
+        return print_json({"paused": paused, "changed": changed})
+    click.echo(said if changed else f"nothing to do: it is {'paused' if paused else 'not paused'} already")
 
 
 _group.add_command(backup)
 _group.add_command(restore)
 _group.add_command(check)
+_group.add_command(job)
 _group.add_command(key)
+_group.add_command(run)
 _group.add_command(user)
 _group.add_command(dev_command)
 _group.add_command(new_job_command)

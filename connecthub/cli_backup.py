@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from connecthub import daemon
-from connecthub.cli_user import command_line
+from connecthub.cli_database import command_line
 from connecthub.config import Settings
 from connecthub.errors import RefusedError
 from connecthub.operations import backup as operations

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import click
 
 from connecthub import daemon
-from connecthub.cli_user import command_line
+from connecthub.cli_database import command_line
 from connecthub.config import Settings
 from connecthub.operations import rotation
 from connecthub.operations.rotation import Rotation

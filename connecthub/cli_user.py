@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import getpass
 import sys
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 import click
 
-from connecthub import daemon
+from connecthub.cli_database import command_line, do
 from connecthub.config import Settings
 from connecthub.errors import RefusedError
 from connecthub.security.passwords import make_password
 from connecthub.storage import users
-from connecthub.storage.audit import Actor
-from connecthub.storage.database import Database
 
-T = TypeVar("T")
 _role = click.Choice(users.ROLES)
 _from_stdin = click.option(
     "--password-stdin",
     is_flag=True,
     help="Read the password from the standard input instead of making one up.",
 )
-
-
-def command_line() -> Actor:
-    """Whoever types a command on this machine, for the audit."""
-    return Actor(f"{getpass.getuser()} (command line)", None)
-
-
-def _do(settings: Settings, action: Callable[[Database], Awaitable[T]]) -> T:
-    async def act() -> T:
-        async with daemon.open_database(settings) as database:
-            return await action(database)
-
-    return asyncio.run(act())
 
 
 def _password(username: str, from_stdin: bool) -> str:
@@ -76,7 +56,7 @@ def add(settings: Settings, name: str, role: str, password_stdin: bool) -> None:
             f"{name!r} cannot be a name: letters, digits and . _ @ -, at most {users.LONGEST_NAME}"
         )
     password = _password(name, password_stdin)
-    _do(
+    do(
         settings,
         lambda db: users.add_user(db, name, role, password, command_line(), must_change=not password_stdin),
     )
@@ -90,7 +70,7 @@ def add(settings: Settings, name: str, role: str, password_stdin: bool) -> None:
 def passwd(settings: Settings, name: str, password_stdin: bool) -> None:
     """Give NAME a new password; all sessions of the account end."""
     password = _password(name, password_stdin)
-    _do(
+    do(
         settings,
         lambda db: users.set_password(db, name, password, command_line(), must_change=not password_stdin),
     )
@@ -103,7 +83,7 @@ def passwd(settings: Settings, name: str, password_stdin: bool) -> None:
 @click.pass_obj
 def set_role(settings: Settings, name: str, role: str) -> None:
     """Give NAME the role ROLE."""
-    _do(settings, lambda db: users.set_role(db, name, role, command_line()))
+    do(settings, lambda db: users.set_role(db, name, role, command_line()))
     click.echo(f"{name} has the role {role}")
 
 
@@ -112,7 +92,7 @@ def set_role(settings: Settings, name: str, role: str) -> None:
 @click.pass_obj
 def disable(settings: Settings, name: str) -> None:
     """Disable NAME: no log-in, and all sessions end."""
-    _do(settings, lambda db: users.set_disabled(db, name, True, command_line()))
+    do(settings, lambda db: users.set_disabled(db, name, True, command_line()))
     click.echo(f"{name} is disabled")
 
 
@@ -121,7 +101,7 @@ def disable(settings: Settings, name: str) -> None:
 @click.pass_obj
 def enable(settings: Settings, name: str) -> None:
     """Let NAME log in again."""
-    _do(settings, lambda db: users.set_disabled(db, name, False, command_line()))
+    do(settings, lambda db: users.set_disabled(db, name, False, command_line()))
     click.echo(f"{name} is enabled")
 
 
@@ -129,7 +109,7 @@ def enable(settings: Settings, name: str) -> None:
 @click.pass_obj
 def list_all(settings: Settings) -> None:
     """List all accounts: name, role, state, last log-in."""
-    for row in _do(settings, users.list_users):
+    for row in do(settings, users.list_users):
         state = "disabled" if row["disabled"] else "enabled"
         last = row["last_login_at"]
         seen = f"{last:%Y-%m-%dT%H:%M:%S%z}" if last else "never"

@@ -79,7 +79,7 @@ async def _serve(settings: Settings) -> None:
                 command_timeout_s=max(settings.pool.lease_s / 4, 2),
             )
             stack.push_async_callback(engine_db.close)
-            vault = await _open_vault(settings, web_db)
+            vault = await open_vault(settings, web_db)
             password_file = await ensure_admin(
                 web_db, settings.security.admin_password.get_secret_value(), settings.data_dir
             )
@@ -194,7 +194,7 @@ def _check_plugin_path(settings: Settings) -> None:
         )
 
 
-async def _open_vault(settings: Settings, db: Database) -> Vault:
+async def open_vault(settings: Settings, db: Database) -> Vault:
     """The vault, whose key is made only while no secret waits for another one, and fits what is stored."""
     tokens = await keys.stored_tokens(db)
     vault = await asyncio.to_thread(Vault.open, settings.fernet_key_path, may_create=not tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from connecthub.storage import audit
 from connecthub.storage.audit import Actor
 
 if TYPE_CHECKING:
-    from connecthub.storage.database import Database
+    from connecthub.storage.database import Connected, Database
 
 Row = asyncpg.Record
 
@@ -63,14 +64,18 @@ def _values(job: JobDefinition) -> list[Any]:
     return [getattr(job, name) for name in _COLUMNS.split(", ")]
 
 
+@dataclass(frozen=True)
+class JobSave:
+    """A definition to store. `seen`: the revision_id that it was changed from, None for a new Job."""
+
+    job: JobDefinition
+    detail: dict[str, Any]  # for the audit
+    seen: int | None
+
+
 async def create_job(db: Database, job: JobDefinition, actor: Actor, detail: dict[str, Any]) -> None:
     """Store a new Job. Raises RefusedError where the id is taken, asyncpg.DataError for a value it refuses."""
-    try:
-        async with db.transaction(actor.username) as connection:
-            await connection.execute(_INSERT, *_values(job))
-            await audit.record(connection, actor.username, "job.create", job.id, actor.address, detail)
-    except asyncpg.UniqueViolationError:
-        raise RefusedError(f"there is a Job {job.id} already") from None
+    await save_jobs(db, [JobSave(job, detail, None)], actor)
 
 
 async def update_job(
@@ -81,13 +86,34 @@ async def update_job(
     Raises NotFoundError, RefusedError where somebody has saved the Job meanwhile, asyncpg.DataError for a
     value it refuses.
     """
+    await save_jobs(db, [JobSave(job, detail, seen)], actor)
+
+
+async def save_jobs(db: Database, saves: Sequence[JobSave], actor: Actor) -> None:
+    """Store all of them or none; raises what `create_job` and `update_job` raise."""
     async with db.transaction(actor.username) as connection:
-        done = await connection.execute(_UPDATE, *_values(job), job.keep_secret, seen)
-        if done == "UPDATE 0":
-            if await connection.fetchval("SELECT true FROM jobs WHERE id = $1", job.id):
-                raise RefusedError(f"Job {job.id} was changed meanwhile")
-            raise NotFoundError(f"there is no Job {job.id}")
-        await audit.record(connection, actor.username, "job.update", job.id, actor.address, detail)
+        for save in saves:
+            if save.seen is None:
+                await _insert(connection, save.job)
+            else:
+                await _update(connection, save.job, save.seen)
+            action = "job.create" if save.seen is None else "job.update"
+            await audit.record(connection, actor.username, action, save.job.id, actor.address, save.detail)
+
+
+async def _insert(connection: Connected, job: JobDefinition) -> None:
+    try:
+        await connection.execute(_INSERT, *_values(job))
+    except asyncpg.UniqueViolationError:
+        raise RefusedError(f"there is a Job {job.id} already") from None
+
+
+async def _update(connection: Connected, job: JobDefinition, seen: int) -> None:
+    done = await connection.execute(_UPDATE, *_values(job), job.keep_secret, seen)
+    if done == "UPDATE 0":
+        if await connection.fetchval("SELECT true FROM jobs WHERE id = $1", job.id):
+            raise RefusedError(f"Job {job.id} was changed meanwhile")
+        raise NotFoundError(f"there is no Job {job.id}")
 
 
 async def read_job(db: Database, job_id: str) -> Row | None:
@@ -96,4 +122,12 @@ async def read_job(db: Database, job_id: str) -> Row | None:
         "SELECT j.*, r.number AS revision, r.saved_at, r.saved_by"
         " FROM jobs j JOIN job_revisions r ON r.id = j.revision_id WHERE j.id = $1",
         job_id,
+    )
+
+
+async def read_jobs(db: Database, job_ids: Sequence[str]) -> list[Row]:
+    """Whole Jobs with their encrypted secret_cfg by id, those of `job_ids` or, where it is empty, all."""
+    return await db.fetch(
+        "SELECT * FROM jobs WHERE cardinality($1::text[]) = 0 OR id = ANY($1::text[]) ORDER BY id",
+        list(job_ids),
     )

@@ -1,0 +1,40 @@
+"""What commands share: the database they work on, and who they are in the audit."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from connecthub import daemon
+from connecthub.config import Settings
+from connecthub.errors import DatabaseError
+from connecthub.storage.audit import Actor
+from connecthub.storage.database import UNAVAILABLE, Database
+
+T = TypeVar("T")
+
+
+def command_line() -> Actor:
+    """Whoever types a command on this machine, for the audit."""
+    return Actor(f"{getpass.getuser()} (command line)", None)
+
+
+def do(settings: Settings, action: Callable[[Database], Awaitable[T]]) -> T:
+    """What `action` returns on the database of the settings, its schema brought up to date before.
+
+    Raises StartupError where that cannot be used, DatabaseError where it is lost meanwhile.
+    """
+
+    async def act() -> T:
+        async with daemon.open_database(settings) as database:
+            return await action(database)
+
+    try:
+        return asyncio.run(act())
+    except UNAVAILABLE as error:
+        raise DatabaseError(
+            f"the database was lost meanwhile ({error or type(error).__name__}): see that it runs, and look "
+            "whether the change was made before asking for it again"
+        ) from None
