@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -112,6 +113,19 @@ def test_rule_10_a_run_that_hangs_beyond_timeout_and_grace_is_not_renewed(hub: R
     run = hub.hubs[0][0].held[run_id]
     run.timeout_s, run.started_at_boot = 1, boottime() - 100  # as if nothing had come of its timeout
     assert hub.wait(run_id)["status"] == "LOST"
+
+
+def test_rule_10_code_past_its_timeout_is_renewed_and_counts_as_going(hub: Rig) -> None:
+    hub.job("a", "HoldJob", timeout_s=1, public_cfg={"stubborn": True})
+    run_id = hub.run("a")
+    lease = hub.wait(run_id, "FAILURE")["lease_expires_at"]
+    hub.until(lambda: hub.row(run_id)["lease_expires_at"] > lease + timedelta(seconds=2))
+    hub.sql("UPDATE jobs SET cron_expr = '* * * * *'")
+    hub.sql("UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp())")
+    hub.do(hub.hubs[0][0]._ticker.tick_once())
+    row = hub.sql("SELECT status, reason, meta FROM job_logs WHERE trigger = 'schedule' ORDER BY id")[0]
+    assert (row["status"], row["reason"]) == ("SKIPPED", "overlap")
+    assert json.loads(row["meta"])["blocked_by"] == run_id
 
 
 def test_rule_11_a_hub_reaps_only_after_an_unbroken_lease_of_connection(

@@ -1,0 +1,89 @@
+"""Rules of a run's life that show only where two act at once, or one stops in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from connecthub.engine.tick import Ticker
+from connecthub.metrics import Metrics
+from connecthub.storage import requests, runs
+from connecthub.storage.audit import Actor
+from tests.engine.conftest import Rig
+
+LI = Actor("li.na", None)
+_DUE_NOW = "UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp())"
+_WAITING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
+
+
+def ticker(rig: Rig) -> Ticker:
+    async def make() -> Ticker:
+        return Ticker(rig.db, Metrics(), lambda: None)
+
+    made: Ticker = rig.do(make())
+    return made
+
+
+def queued(rig: Rig) -> list[str]:
+    return [row["job_id"] for row in rig.sql("SELECT job_id FROM job_logs ORDER BY job_id")]
+
+
+def test_rule_1_a_tick_that_fails_in_the_middle_leaves_nothing(rig: Rig) -> None:
+    rig.job("a", "EchoJob", cron_expr="* * * * *")
+    rig.sql(_DUE_NOW)
+    rig.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'refused'; END $$"
+    )
+    rig.sql("CREATE TRIGGER refuse BEFORE UPDATE OF next_run_at ON jobs EXECUTE FUNCTION refuse()")
+    with pytest.raises(asyncpg.RaiseError):
+        rig.do(ticker(rig).tick_once())
+    assert queued(rig) == [], "what was inserted before the failure is gone with it"
+    rig.sql("DROP TRIGGER refuse ON jobs")
+    rig.do(ticker(rig).tick_once())
+    assert queued(rig) == ["a"]
+
+
+def test_rule_1_a_locked_job_holds_up_no_other_and_is_taken_when_it_is_free(rig: Rig) -> None:
+    for job_id in "ab":
+        rig.job(job_id, "EchoJob", cron_expr="* * * * *")
+    rig.sql(_DUE_NOW)
+
+    async def beside_a_lock() -> list[str]:
+        async with rig.db.transaction() as connection:
+            await connection.execute("SELECT FROM jobs WHERE id = 'a' FOR UPDATE")
+            tick = asyncio.create_task(Ticker(rig.db, Metrics(), lambda: None).tick_once())
+            async with asyncio.timeout(5):
+                while not (rows := await rig.db.fetch("SELECT job_id FROM job_logs")):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            meanwhile = [row["job_id"] for row in rows]
+        await tick
+        return meanwhile
+
+    assert rig.do(beside_a_lock()) == ["b"]
+    assert queued(rig) == ["a", "b"]
+
+
+def test_rule_17_a_cancel_misses_no_release_that_comes_in_between(rig: Rig) -> None:
+    rig.job("a", "EchoJob")
+    run_id = rig.run("a")
+    worker_id = uuid4()
+    assert [claim.id for claim in rig.do(runs.claim(rig.db, worker_id, 60, 1))] == [run_id]
+
+    async def both() -> str:
+        async with rig.db.transaction() as connection:
+            await runs.release(connection, worker_id, [])  # RUNNING for others, QUEUED once this commits
+            cancel = asyncio.create_task(requests.cancel_run(rig.db, run_id, actor=LI))
+            async with asyncio.timeout(5):
+                while not await rig.db.fetchval(_WAITING):  # noqa: ASYNC110  # locks have no signal
+                    await asyncio.sleep(0.01)
+        return await cancel
+
+    assert rig.do(both()) == "CANCELLED"
+    row = rig.row(run_id)
+    assert (row["status"], row["reason"]) == ("CANCELLED", "cancelled")
