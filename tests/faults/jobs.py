@@ -49,7 +49,11 @@ class AsyncJob(_Witnessed):
     async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
         self.tell(params, "begin")
         log.info("begun with %s", secrets)
-        await asyncio.sleep(params.get("seconds", 0))
+        try:
+            await asyncio.sleep(params.get("seconds", 0))
+        except asyncio.CancelledError:
+            self.tell(params, "stopped")
+            raise
         return self.result(params)
 
 
@@ -112,6 +116,17 @@ class ExitJob(_Witnessed):
         self.tell(params, "begin")
         kinds: list[type[BaseException]] = [SystemExit, KeyboardInterrupt, StopIteration, GeneratorExit]
         raise {kind.__name__: kind for kind in kinds}[params["what"]]("bye")
+
+
+class FloodJob(_Witnessed):
+    """Logs `lines` lines of 1 KiB, and one of `bytes`."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        self.tell(params, "begin")
+        for number in range(params["lines"]):
+            log.info("line %d %s", number, "x" * 1000)
+        log.info("x" * params["bytes"])
+        return self.result(params)
 
 
 class ProcessJob(ThreadJob):

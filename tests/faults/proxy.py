@@ -104,6 +104,7 @@ class _Link:
         self._client, self._server = client, server
         self._statements: dict[bytes, bytes] = {}
         self._swallowing = False
+        self._wanted: list[str] = []
         self._seen = 0  # how many of the parts to swallow after have come
         self._ahead = b""
 
@@ -158,6 +159,8 @@ class _Link:
 
     def _look(self, statement: bytes) -> None:
         wanted = self._proxy.swallow
+        if wanted is not self._wanted:
+            self._wanted, self._seen = wanted, 0
         if not wanted or wanted[self._seen].encode() not in statement:
             return
         self._seen += 1
