@@ -231,3 +231,10 @@ def test_a_new_job_shows_when_it_fires_before_any_tick(hub: Hub) -> None:
     hub.sql("UPDATE jobs SET cron_expr = '0 3 * * *'")
     for page in ("/admin/jobs/list", "/admin/jobs/details/sync-1"):
         assert re.search(r"<time datetime=[^>]*>(\d\d-\d\d )?03:00(:00)?</time>", hub.page(page)), page
+
+
+def test_every_page_says_that_a_newer_version_has_migrated_the_database(hub: Hub) -> None:
+    said = "A newer version has migrated the database"
+    assert said not in hub.page("/admin/jobs/list")
+    hub.sql("UPDATE alembic_version SET version_num = '9999'")
+    assert all(said in hub.page(path) for path in ("/admin/", "/admin/jobs/list", "/admin/account"))

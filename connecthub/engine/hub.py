@@ -25,7 +25,7 @@ from connecthub.engine.tick import Ticker
 from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
-from connecthub.storage import hubs, runs
+from connecthub.storage import health, hubs, runs
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.hubs import HubState
 from connecthub.storage.late import LateReturn
@@ -36,6 +36,10 @@ _ANSWER_S = 2.0  # at shutdown the database gets this long for each answer
 _STOP_S = 2.0  # from the request to stop at shutdown until the end is stored although the code is still going
 _LAG_S = 0.5
 _STALE_TICK_S = 120.0
+_NEWER_SCHEMA = (
+    "a newer version has migrated the database (schema %s), so this hub fires and starts nothing any more: "
+    "stop it, and start the newer version here"
+)
 _ROUND_S = 120.0  # two minute marks
 
 
@@ -65,6 +69,7 @@ class Hub:
         self._unlisten: Callable[[], Awaitable[None]] | None = None
         self._loops: list[Every] = []
         self._looked_at = boottime()
+        self._newer_schema: str | None = None
 
     def start(self) -> None:
         """Tick, claim and beat from now on."""
@@ -73,6 +78,7 @@ class Hub:
         self._loops = [
             Every("heartbeat", self._beat_s, self._leases.beat_once, slowest),
             Every("hub state", self._beat_s, self._tell_once, slowest, at_once=True),
+            Every("schema", self._beat_s, self._look_at_schema_once, slowest),
             Every("key file", 1.0, self._look_at_keys_once, slowest),
             Every("reaper", self._beat_s, self._leases.reap_once, slowest),
             Every("live log", LIVE_S, self._leases.show_once, slowest),
@@ -143,6 +149,13 @@ class Hub:
         if self._vault.key_ids != self._told_keys:
             await self._tell_once()
 
+    async def _look_at_schema_once(self) -> None:
+        """Claims and ticks look for themselves, each time; this is what tells people why they stand still."""
+        newer = await health.newer_schema(self._db)
+        if newer is not None and newer != self._newer_schema:
+            log.error("%s; what runs here goes on to its end", _NEWER_SCHEMA % newer)
+        self._newer_schema = newer
+
     def readiness(self) -> dict[str, str | None]:
         """Each part by name: None when well, else what is wrong."""
         now = boottime()
@@ -153,6 +166,7 @@ class Hub:
         return {
             "tick": f"the last tick was {tick_age:.0f} s ago" if tick_age > _STALE_TICK_S else None,
             "heartbeat": f"the last beat was {beat_age:.0f} s ago" if beat_age > 2.5 * self._beat_s else None,
+            "schema": _NEWER_SCHEMA % self._newer_schema if self._newer_schema else None,
             "spool": f"{spooled} ends of runs wait for the database" if spooled else None,
             "pool": "all places are held by runs that do not end" if overdue >= self._pool.size else None,
         }

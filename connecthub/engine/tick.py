@@ -131,7 +131,7 @@ class Ticker:
     async def _batch(self, moment: datetime) -> int:
         self.tried_at = boottime()
         async with self._db.transaction() as connection:
-            if await schedule.is_paused(connection):
+            if not await schedule.may_tick(connection):
                 return 0
             jobs = await schedule.due_jobs(connection, moment, _BATCH)
             if not jobs:
@@ -154,4 +154,4 @@ class Ticker:
     async def _left(self, moment: datetime) -> bool:
         """Whether Jobs are due that another session held; another hub's tick, or a save."""
         async with self._db.connection() as connection:
-            return not await schedule.is_paused(connection) and await schedule.any_due(connection, moment)
+            return await schedule.may_tick(connection) and await schedule.any_due(connection, moment)

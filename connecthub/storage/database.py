@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -245,10 +245,11 @@ def schema_head() -> str:
     return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
-def schema_revisions() -> list[str]:
+@cache
+def schema_revisions() -> tuple[str, ...]:
     """All revisions that this version knows, the oldest first."""
     scripts = ScriptDirectory.from_config(_config())
-    return [script.revision for script in scripts.walk_revisions()][::-1]
+    return tuple(script.revision for script in scripts.walk_revisions())[::-1]
 
 
 def _config() -> Config:

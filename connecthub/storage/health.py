@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from connecthub.storage.database import schema_revisions
+
 if TYPE_CHECKING:
     import asyncpg
 
@@ -33,6 +35,12 @@ async def schema_revision(db: Database) -> str | None:
         return None
     found = await db.fetchval("SELECT version_num FROM alembic_version")
     return None if found is None else str(found)
+
+
+async def newer_schema(db: Database) -> str | None:
+    """The revision of the schema where a newer version of ConnectHub has made it, else None."""
+    revision = await schema_revision(db)
+    return None if revision in (None, *schema_revisions()) else revision
 
 
 async def read_jobs(db: Database) -> list[asyncpg.Record]:

@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from connecthub.storage.database import schema_revisions
+
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
@@ -93,6 +95,8 @@ WITH ready AS MATERIALIZED (
     SELECT q.id FROM job_logs q
     WHERE q.status = 'QUEUED'
       AND (SELECT paused_at IS NULL FROM hub_state)
+      -- A newer version has migrated the database meanwhile: what its rows mean is for its own hubs to know.
+      AND (SELECT version_num FROM alembic_version) = ANY($4::text[])
       AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
       AND (q.attempt = 1 OR NOT EXISTS (
             SELECT FROM job_logs c
@@ -118,8 +122,11 @@ RETURNING {_CLAIMED}, l.priority
 
 
 async def claim(db: Database, worker_id: UUID, lease_s: float, places: int) -> list[Claim]:
-    """Take at most `places` queued runs for `worker_id`, in order of priority, people's runs, id."""
-    rows = await db.fetch(_CLAIM, worker_id, lease_s, places)
+    """Take at most `places` queued runs for `worker_id`, in order of priority, people's runs, id.
+
+    None while a person has paused all hubs, or where the schema is of a newer version.
+    """
+    rows = await db.fetch(_CLAIM, worker_id, lease_s, places, schema_revisions())
     rows.sort(key=lambda row: (-row["priority"], row["trigger"] == "schedule", row["id"]))
     return [_claim(row) for row in rows]
 

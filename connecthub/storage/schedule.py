@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from connecthub.storage.database import schema_revisions
+
 if TYPE_CHECKING:
     from connecthub.storage.database import Connected
 
@@ -76,9 +78,14 @@ async def now(connection: Connected) -> datetime:
     return moment
 
 
-async def is_paused(connection: Connected) -> bool:
-    """Whether a person has paused all hubs."""
-    return bool(await connection.fetchval("SELECT paused_at IS NOT NULL FROM hub_state"))
+_MAY_TICK = """
+SELECT paused_at IS NULL AND (SELECT version_num FROM alembic_version) = ANY($1::text[]) FROM hub_state
+"""
+
+
+async def may_tick(connection: Connected) -> bool:
+    """False while a person has paused all hubs, or where the schema is of a newer version."""
+    return bool(await connection.fetchval(_MAY_TICK, schema_revisions()))
 
 
 async def due_jobs(connection: Connected, moment: datetime, limit: int) -> list[DueJob]:

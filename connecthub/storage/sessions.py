@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from connecthub.errors import RefusedError
 from connecthub.security.passwords import verify_password
 from connecthub.storage import audit
+from connecthub.storage.database import schema_revisions
 
 if TYPE_CHECKING:
     import asyncpg
@@ -52,6 +53,7 @@ class Visit:
     theme: str
     paused_at: datetime | None
     paused_by: str | None
+    is_outdated: bool  # a newer version has migrated the database
 
 
 # last_seen_at moves once a minute at most, so that reading pages costs no writes.
@@ -67,7 +69,7 @@ WITH visit AS (
     WHERE s.id = v.id AND $2 AND v.last_seen_at < clock_timestamp() - interval '1 minute'
 )
 SELECT v.id AS session_id, v.username, v.role, v.must_change_password, v.language, v.timezone, v.theme,
-       h.paused_at, h.paused_by
+       h.paused_at, h.paused_by, NOT (SELECT version_num FROM alembic_version) = ANY($3::text[]) AS is_outdated
 FROM visit v, hub_state h
 """
 
@@ -87,7 +89,7 @@ DELETE FROM login_failures WHERE ctid IN (
 
 async def read_visit(db: Database, token: str, *, is_seen: bool) -> Visit | None:
     """The session of this token, None where it has ended. `is_seen`: a person is there, not only an open page."""
-    row = await db.fetchrow(_VISIT, _digest(token), is_seen)
+    row = await db.fetchrow(_VISIT, _digest(token), is_seen, schema_revisions())
     return None if row is None else Visit(**row)
 
 

@@ -24,6 +24,11 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Paused by {by} since {at}: no Job starts.",
         "{by} 于 {at} 暂停了调度，所有任务不再启动。",
     ),
+    "outdated": (
+        "A newer version has migrated the database: this hub fires and starts nothing any more. "
+        "Stop it, and start the newer version.",
+        "数据库已被新版本升级，本节点不再触发或启动任何执行。请停止本节点，改用新版本启动。",
+    ),
     "old_code": (
         "{hub} runs code from before a change of {modules}. Start it again to use what is in the files now.",
         "节点 {hub} 运行的仍是修改前的 {modules}，重启该节点后才使用新代码。",
