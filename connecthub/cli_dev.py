@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from datetime import datetime
 from typing import Any, TextIO
 
@@ -72,8 +71,9 @@ def run_once_command(
             ended = asyncio.run(_run(plugin, given, hidden, handler_path, told))
     _tell(ended, real, told)
     status = _STATUS[ended.outcome.status]
-    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
-        os._exit(status)  # code that ignores its cancellation
+    if not ended.returned:  # a thread that ignores its cancellation would hold the interpreter
+        real.flush()
+        os._exit(status)
     context.exit(status)
 
 

@@ -17,6 +17,8 @@ from typing import IO, Any
 import pytest
 from pydantic import BaseModel
 
+from connecthub import new_job
+from connecthub.errors import RefusedError
 from connecthub.plugins import BaseJob
 from connecthub.testing import Ran
 from tests.program import ROOT
@@ -30,6 +32,8 @@ import logging
 import sys
 import time
 
+from connecthub import new_job
+from connecthub.errors import RefusedError
 from connecthub.plugins import BaseJob
 
 print("imported")
@@ -196,9 +200,9 @@ def test_a_new_job_passes_its_own_test_and_runs(tmp_path: Path) -> None:
     "name", ["", "Greet", "1st", "../up", "class", "json", "a b", "grüße", "tests", "-x"]
 )
 def test_a_bad_name_is_told(tmp_path: Path, name: str) -> None:
-    refused = connecthub(tmp_path, "new-job", "--", name)
-    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1, refused.stderr
-    assert not list(tmp_path.iterdir())
+    with pytest.raises(RefusedError) as refused:
+        new_job.write(name, tmp_path, "extensions")
+    assert "\n" not in str(refused.value) and not list(tmp_path.iterdir())
 
 
 # The fixture

@@ -53,9 +53,13 @@ class OnceRun(HeldRun):
 
 @dataclass(frozen=True)
 class Ended:
-    """What a hub would store of the run, its log as text; `masked` is every text given to ctx.mask."""
+    """What a hub would store of the run, its log as text; `masked` is every text given to ctx.mask.
+
+    `returned`: the code is over, and does not go on although it was asked to stop.
+    """
 
     outcome: Outcome
+    returned: bool
     log: str
     progress: list[tuple[int, int | None]]
     masked: list[str]
@@ -103,6 +107,6 @@ async def run_once(
         await asyncio.sleep(0)  # a stop that the plugin's thread asked for just before its return counts
         run.log.close()
         ended = outcome.decide(returned, run.stop_reason, masker, run.log.warnings)
-        return Ended(ended, run.log.text(), run.told, masker.added)
+        return Ended(ended, returned is not None, run.log.text(), run.told, masker.added)
     finally:
         await pool.close()

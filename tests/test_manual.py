@@ -1,0 +1,178 @@
+"""The manual: each of its commands is run, its settings are the code's, both languages say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from connecthub import cli
+from tests import cluster
+from tests.installation import Site
+from tests.manual_settings import PAGES, ROOT, page
+
+pytest_plugins = ["tests.installation"]
+
+DOCS = ROOT / "docs"
+CHINESE = ".zh-CN.md"
+MANUAL = sorted(file for file in DOCS.glob("*.md") if not file.name.endswith(CHINESE))
+ENGLISH = [ROOT / "README.md", *MANUAL]
+# What cannot be run here, and where it is tried instead.
+NOT_RUN = {
+    "connecthub dev": "goes on until it is ended: tests/test_dev.py",
+    'connecthub job run nightly-sync --wait || mail -s "nightly-sync failed" ops@example.com < /dev/null': (
+        "waits for a hub: tests/test_daily_work.py"
+    ),
+}
+# Named already, and not there yet.
+COMING = {"upgrade"}
+SHOWN, WAITS = "18431", "18432"  # a run to be looked at and retried, and one that waits to be cancelled
+SHELL = (">", "||", "|", "<")
+
+
+def twin(file: Path) -> Path:
+    return file.with_name(file.name.removesuffix(".md") + CHINESE)
+
+
+def shown(text: str) -> list[str]:
+    """Lines `connecthub ...` of the sh blocks and of what is indented by four."""
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", text, re.S | re.M)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"^ {4}(connecthub .*)", text, re.M)
+    return [line.partition("  #")[0].strip() for line in lines if line.startswith("connecthub ")]
+
+
+def inline(text: str) -> list[str]:
+    """`connecthub ...` in the sentences and tables."""
+    return re.findall(r"`(connecthub [^`]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.S | re.M))
+
+
+def words_of(line: str) -> list[str]:
+    """The arguments of `connecthub`, without what is the shell's."""
+    words = shlex.split(line)[1:]
+    ends = [number for number, word in enumerate(words) if word in SHELL]
+    return words[: ends[0]] if ends else words
+
+
+def command_of(line: str) -> tuple[click.Command, list[str]]:
+    """The command that `line` calls, and its own arguments. Fails where there is no such command."""
+    words = words_of(line)
+    found: click.Command = cli._group
+    while isinstance(found, click.Group) and words and not words[0].startswith("-"):
+        assert words[0] in found.commands, f"{line}: there is no command {words[0]}"
+        found = found.commands[words.pop(0)]
+    return found, words
+
+
+def is_whole(line: str) -> bool:
+    """Whether all its arguments are there; a sentence may also just name a command."""
+    found, words = command_of(line)
+    if isinstance(found, click.Group):
+        return False
+    try:
+        found.make_context("connecthub", list(words))
+    except click.MissingParameter:
+        return False
+    except click.BadParameter:  # a placeholder, or a file that is not there yet
+        return True
+    return True
+
+
+def lines_of(file: Path) -> list[str]:
+    text = file.read_text("utf-8")
+    found = shown(text) + [line for line in inline(text) if is_whole(line)]
+    return list(dict.fromkeys(found))
+
+
+def filled_in(line: str, folder: Path) -> tuple[list[str], Path | None]:
+    """The arguments with things that are there in the place of what the page names, and where stdout goes."""
+    words = words_of(line.replace("/backups/", f"{folder}/").replace("$(date +%F)", "2026-11-25"))
+    spares_greet = words[:2] in (["job", "clear"], ["job", "delete"])
+    given = {
+        "ID": "other" if spares_greet else "greet",
+        "RUN": SHOWN,
+        SHOWN: WAITS if words[:2] == ["run", "cancel"] else SHOWN,
+    }
+    words = [given.get(word.removesuffix("..."), word) for word in words]
+    words = [WAITS if words[:2] == ["run", "cancel"] and word == SHOWN else word for word in words]
+    target = re.search(r" > (\S+)$", line)
+    return words, folder / target[1] if target else None
+
+
+@pytest.fixture
+def prepared(site: Site) -> Site:
+    """An installation with Jobs, a run that was lost, and one that waits."""
+    site.leave_canary()
+    assert site.command("user", "add", "admin", "--role", "admin").returncode == 0
+    site.job("other", name="Other")
+    site.job("greet", name="Greet")
+    columns = "(id, job_id, revision_id, trigger, status, idempotency_key, finished_at)"
+    for run_id, status, ended in ((SHOWN, "LOST", "now()"), (WAITS, "QUEUED", "NULL")):
+        site.sql(
+            f"INSERT INTO job_logs {columns} OVERRIDING SYSTEM VALUE SELECT {run_id}, id, revision_id,"
+            f" 'manual', '{status}', '{run_id}', {ended} FROM jobs WHERE id = 'greet'"
+        )
+    (site.folder / "secrets.json").write_text(json.dumps({"token": "made-up-token"}))
+    site.environ |= {"CONNECTHUB_PLUGINS__PACKAGES": '["extensions", "checkjobs"]'}
+    return site
+
+
+@pytest.fixture
+def empty(server: str, site: Site) -> Iterator[str]:
+    """The URL of an empty database."""
+    name = "empty_" + site.dsn.partition("test_")[2][:16]
+    yield cluster.create_database(server, name)
+    cluster.drop_database(server, name)
+
+
+@pytest.mark.parametrize("file", [file for file in ENGLISH if lines_of(file)], ids=lambda file: file.stem)
+def test_each_command_does_what_the_page_says(prepared: Site, empty: str, file: Path) -> None:
+    for line in lines_of(file):
+        if line in NOT_RUN:
+            continue
+        words, target = filled_in(line, prepared.folder)
+        into_empty = words[0] == "restore" and "--replace" not in words
+        answer = "other\n" if words[:2] in (["job", "clear"], ["job", "delete"]) else "y\n"
+        environ = {"CONNECTHUB_DATABASE__URL": empty} if into_empty else {}
+        done = prepared.command(*words, stdin=answer, **environ)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        if target is not None:
+            target.write_text(done.stdout)
+
+
+@pytest.mark.parametrize("file", ENGLISH, ids=lambda file: file.stem)
+def test_both_languages_name_the_same_commands(file: Path) -> None:
+    english, chinese = file.read_text("utf-8"), twin(file).read_text("utf-8")
+    for find in (shown, inline):
+        assert sorted(find(english)) == sorted(find(chinese))
+    for line in shown(english) + inline(english):
+        command_of(line)
+
+
+def test_what_is_not_run_is_still_in_the_manual() -> None:
+    assert not set(NOT_RUN) - {line for file in ENGLISH for line in lines_of(file)}
+    assert not [name for name in COMING if (DOCS / f"{name}.md").exists()]
+
+
+def test_the_page_of_settings_is_the_codes() -> None:
+    for language, file in PAGES.items():
+        assert file.read_text("utf-8") == page(language), "write it: python -m tests.manual_settings"
+
+
+def test_each_page_is_in_the_index_and_each_link_leads_somewhere() -> None:
+    for index in (DOCS / "README.md", DOCS / f"README{CHINESE}"):
+        linked = set(re.findall(r"\]\((\S+?)\)", index.read_text("utf-8")))
+        here = [file for file in MANUAL if file.name != "README.md"]
+        wanted = {(twin(file) if index.name.endswith(CHINESE) else file).name for file in here}
+        assert not wanted - linked, index
+    for file in [*ENGLISH, *map(twin, ENGLISH)]:
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#\S*)?\)", file.read_text("utf-8")):
+            if "://" not in link and link.split(".")[0] not in COMING:
+                assert (file.parent / link).exists(), f"{file.name}: {link}"
+    for readme in (ROOT / "README.md", ROOT / f"README{CHINESE}"):
+        assert "](docs/README" in readme.read_text("utf-8")
