@@ -180,6 +180,7 @@ def test_the_form_draws_the_fields_of_the_models(formed: Hub) -> None:
         "base_url": "http://oa", "hours": 48, "kind": "delta", "names": ["a", "b"], "dry_run": True,
     }  # fmt: skip
     assert formed.vault.decrypt(str(job["secret_cfg"])) == {"user": "li", "token": CANARY}
+    assert '<option value="&#34;delta&#34;" selected>' in formed.client.get("/admin/jobs/edit/sync-1").text
 
 
 def test_a_wrong_field_is_told_beside_it_in_the_readers_language(formed: Hub) -> None:
