@@ -249,11 +249,12 @@ async def _metrics(db: Database, metrics: Metrics) -> bytes:
     more = []
     with contextlib.suppress(*UNAVAILABLE):
         async with asyncio.timeout(5):
-            depth, age = await queue.depth_and_age(db)
+            depth, age, paused = await queue.standing(db)
             kept = await retention.last_pass(db)
         more = [
             Reading("queue_depth", "Runs that are queued and due.", depth),
             Reading("queue_age_seconds", "How long the first of them has waited.", age),
+            Reading("paused", "1 while a person has paused all hubs.", paused),
             Reading("retention_age_seconds", "Since a whole pass of retention ended.", kept["age_s"]),
         ]
     return metrics.text(more)

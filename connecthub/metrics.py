@@ -58,7 +58,9 @@ class Metrics:
         self.retention = Counter(
             "connecthub_retention_rows", "Rows that retention has deleted.", ["table"], registry=registry
         )
-        build = Gauge("connecthub_build", "1, with the version that runs.", ["version"], registry=registry)
+        build = Gauge(
+            "connecthub_build_info", "1, with the version that runs.", ["version"], registry=registry
+        )
         build.labels(__version__).set(1)
 
     def _seconds(self, name: str, help: str) -> Histogram:

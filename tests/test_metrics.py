@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import Request
 
 from connecthub.web.metrics import MetricsPage
-from tests.program import Person, Program
+from tests.program import ROOT, Person, Program
 from tests.test_run_life import create, run_now, wait_for
 
 
@@ -39,7 +39,12 @@ def test_what_a_hub_has_done_and_does(tmp_path: Path) -> None:
     assert figures["connecthub_start_delay_seconds_count"] == 3 == figures["connecthub_starts_total"]
     assert figures["connecthub_start_delay_seconds_sum"] < 3
     assert figures["connecthub_queue_depth"] == 0 and figures["connecthub_tick_age_seconds"] < 60
+    assert figures["connecthub_paused"] == 0 and "connecthub_build_info{" in text
+    assert figures["connecthub_retention_age_seconds"] < 60 and "connecthub_retention_rows_total" in text
     assert "canary-of-the-token" not in text
+    shown = set(re.findall(r"^# TYPE (\S+)", text, re.M))
+    rules = re.sub(r"_bucket\b", "", (ROOT / "docs" / "alerts.yml").read_text())
+    assert set(re.findall(r"\bconnecthub_\w+", rules)) <= shown, "a rule that watches nothing"
 
 
 @pytest.mark.parametrize(

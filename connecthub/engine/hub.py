@@ -195,6 +195,7 @@ class Hub:
             Reading("unstored_ends", "Ends of runs that wait for the database.", len(self._endings)),
             Reading("spooled_ends", "Those of them in the spool file.", self._endings.spooled),
             Reading("database_connections", "Connections of the engine.", connections.get_size()),
+            Reading("database_connections_max", "As many as they may become.", connections.get_max_size()),
             Reading("database_connections_idle", "Those of them not in use.", connections.get_idle_size()),
         ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID
 
 from connecthub.clock import boottime
@@ -35,7 +36,7 @@ class Retention:
         if not self._kept.days or not await retention.begin(self._db, self._worker_id, _EVERY_S):
             return
         begun = boottime()
-        runs = await self._walk("runs", retention.delete_runs)
+        runs = await self._walk("runs", partial(retention.delete_runs, beyond={}))
         revisions = await self._walk("revisions", retention.delete_revisions)
         await retention.end(self._db, self._worker_id)
         if runs or revisions:

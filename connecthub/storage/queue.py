@@ -8,15 +8,16 @@ if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
 _DEPTH = """
-SELECT count(*) AS depth, coalesce(extract(epoch FROM clock_timestamp() - min(coalesce(not_before, queued_at))), 0)::float AS age
+SELECT (SELECT paused_at IS NOT NULL FROM hub_state) AS paused, count(*) AS depth,
+       coalesce(extract(epoch FROM clock_timestamp() - min(coalesce(not_before, queued_at))), 0)::float AS age
 FROM job_logs WHERE status = 'QUEUED' AND (not_before IS NULL OR not_before <= clock_timestamp())
 """
 
 
-async def depth_and_age(db: Database) -> tuple[int, float]:
-    """How many runs are queued and due, and how many seconds the first of them has waited."""
+async def standing(db: Database) -> tuple[int, float, bool]:
+    """How many runs are queued and due, how many seconds the first has waited, and whether all hubs are paused."""
     row = await db.fetchrow(_DEPTH)
-    return (row["depth"], row["age"]) if row else (0, 0.0)
+    return (row["depth"], row["age"], row["paused"]) if row else (0, 0.0, False)
 
 
 # Runs that wait for another one of their Job are no sign of trouble.

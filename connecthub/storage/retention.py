@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from connecthub.storage.jobs import Row
 
 # In the text of the statements: a plan made for any number of rows would read whole tables.
-_RUNS = 500
+_RUNS = 1000
 _REVISIONS = 50
 
 
@@ -56,24 +56,25 @@ async def end(db: Database, worker_id: UUID) -> None:
     await db.execute(_END, worker_id)
 
 
-# By the primary key from its left end, where the oldest runs are. An attempt goes after the one before it: an
-# owner that comes back for its LOST run after months must find that the next attempt has been there. A fire time
-# goes only after the Job has moved past it, or it would run again.
+_OLD = """finished_at <= clock_timestamp() - make_interval(
+        days => CASE WHEN status IN ('FAILURE', 'LOST') THEN {failure_days}::int ELSE {days}::int END)
+    AND coalesce(lease_expires_at <= clock_timestamp(), true)"""
+# By the primary key from its left end, where the oldest runs are.
+_PAGE = f"""
+SELECT id, job_id, queued_at > clock_timestamp() - make_interval(days => $2) AS young,
+       coalesce({_OLD.format(days="$2", failure_days="$3")}, false) AS old
+FROM job_logs WHERE id > $1 ORDER BY id LIMIT {_RUNS}
+"""
+_BEYOND = """
+SELECT j.job_id, (SELECT n.id FROM job_logs n WHERE n.job_id = j.job_id ORDER BY n.id DESC OFFSET $2 LIMIT 1) AS id
+FROM unnest($1::text[]) AS j(job_id)
+"""
+# An attempt goes after the one before it: an owner that comes back for its LOST run after months must find that
+# the next attempt has been there. A fire time goes only after the Job has moved past it, or it would run again.
 _DELETE_RUNS = f"""
-WITH page AS MATERIALIZED (
-    SELECT id, job_id, finished_at, queued_at > clock_timestamp() - make_interval(days => $3) AS young,
-           finished_at <= clock_timestamp() - make_interval(
-               days => CASE WHEN status IN ('FAILURE', 'LOST') THEN $4::int ELSE $3 END)
-           AND coalesce(lease_expires_at <= clock_timestamp(), true) AS old
-    FROM job_logs WHERE id > $2 ORDER BY id LIMIT {_RUNS}
-), beyond AS MATERIALIZED (
-    SELECT job_id, (SELECT n.id FROM job_logs n WHERE n.job_id = p.job_id
-                    ORDER BY n.id DESC OFFSET $5 LIMIT 1) AS id
-    FROM (SELECT DISTINCT job_id FROM page WHERE old) p
-), gone AS (
-    DELETE FROM job_logs l USING page p JOIN beyond b ON b.job_id = p.job_id
-    WHERE l.id = p.id AND p.old AND p.id <= b.id
-      AND l.finished_at = p.finished_at  -- or it has ended anew since
+WITH gone AS (
+    DELETE FROM job_logs l
+    WHERE l.id = ANY($2::bigint[]) AND {_OLD.format(days="$3", failure_days="$4")}
       AND (SELECT e.id FROM job_logs e WHERE e.id = l.retry_of) IS NULL
       AND coalesce((SELECT j.next_run_at > l.scheduled_for FROM jobs j WHERE j.id = l.job_id), true)
     RETURNING l.id
@@ -81,18 +82,25 @@ WITH page AS MATERIALIZED (
     UPDATE retention SET touched_at = clock_timestamp(), runs = runs + (SELECT count(*) FROM gone)
     WHERE worker_id = $1 RETURNING true
 )
-SELECT (SELECT count(*) FROM gone) AS gone,
-       (SELECT max(id) FROM page HAVING NOT bool_and(young) AND EXISTS (SELECT FROM counted)) AS reached
+SELECT (SELECT count(*) FROM gone) AS gone, EXISTS (SELECT FROM counted) AS mine
 """
 
 
-async def delete_runs(db: Database, worker_id: UUID, kept: Kept, after: int) -> Step:
+async def delete_runs(db: Database, worker_id: UUID, kept: Kept, after: int, beyond: dict[str, int]) -> Step:
     """Look at the next runs with an id above `after`, and delete those that are no longer kept.
 
-    The end is where all of them are young, or where another hub has taken over.
+    The end is where all of them are young, or where another hub has taken over. `beyond` is for the steps of one
+    pass to remember the newest run of each Job that is not among its last ones; new runs only move that on.
     """
-    row = await db.fetchrow(_DELETE_RUNS, worker_id, after, kept.days, kept.failure_days, kept.keep_last)
-    return Step(row["reached"], row["gone"]) if row else Step(None, 0)
+    page = await db.fetch(_PAGE, after, kept.days, kept.failure_days)
+    unknown = {row["job_id"] for row in page if row["old"]} - beyond.keys()
+    if unknown:
+        found = await db.fetch(_BEYOND, list(unknown), kept.keep_last)
+        beyond.update((row["job_id"], row["id"] or 0) for row in found)
+    going = [row["id"] for row in page if row["old"] and row["id"] <= beyond[row["job_id"]]]
+    done = await db.fetchrow(_DELETE_RUNS, worker_id, going, kept.days, kept.failure_days)
+    gone, mine = (done["gone"], done["mine"]) if done else (0, False)
+    return Step(None if not mine or all(row["young"] for row in page) else page[-1]["id"], gone)
 
 
 # A revision counts from when the next one took its place: until long after that, a run of it may be on its way.

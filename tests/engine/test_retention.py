@@ -172,5 +172,5 @@ def test_of_two_hubs_one_is_at_it_and_a_pass_that_was_cut_off_is_made_again(shel
     assert shelf.left("a") == [old]
     rig.sql("UPDATE retention SET touched_at = clock_timestamp() - interval '2 h'")  # the first one died
     assert rig.do(retention.begin(rig.db, second, 3600))
-    step = rig.do(retention.delete_runs(rig.db, first, retention.Kept(90, 365, 0), 0))
+    step = rig.do(retention.delete_runs(rig.db, first, retention.Kept(90, 365, 0), 0, {}))
     assert step.reached is None, "whoever was taken over from stops"

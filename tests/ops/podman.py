@@ -53,17 +53,23 @@ def podman(*words: str, timeout_s: float = 120) -> str:
     return done.stdout.strip()
 
 
-def base_image() -> str:
-    """A minimal Debian with Python, as an image; made once and kept in CACHE."""
-    archive = CACHE / "bookworm.tar"
+def debian(name: str, packages: str) -> Path:
+    """An archive of a minimal Debian with these packages; made once and kept in CACHE."""
+    archive = CACHE / f"bookworm-{name}.tar"
     if not archive.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         folder = CACHE / f"rootfs-{uuid.uuid4().hex[:8]}"
-        _run("debootstrap", "--variant=minbase", f"--include={_PACKAGES}", "bookworm", str(folder))
+        run("debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(folder))
         part = archive.with_suffix(f".{folder.name}")
-        _run("tar", "-C", str(folder), "-cf", str(part), "--one-file-system", ".")
+        run("tar", "-C", str(folder), "-cf", str(part), "--one-file-system", ".")
         part.rename(archive)
-        _run("rm", "-rf", str(folder))
+        run("rm", "-rf", str(folder))
+    return archive
+
+
+def base_image() -> str:
+    """A minimal Debian with Python, as an image."""
+    archive = debian("python", _PACKAGES)
     name = f"localhost/connecthub-base:{int(archive.stat().st_mtime)}"
     if name not in podman("images", "--format", "{{.Repository}}:{{.Tag}}").split():
         podman("import", str(archive), name)
@@ -73,7 +79,7 @@ def base_image() -> str:
 def build_image(folder: Path) -> str:
     """Build Containerfile on the base image, from a clean state; the image's name."""
     name = f"localhost/connecthub-test:{uuid.uuid4().hex[:8]}"
-    mounts = [word for mount in _pip_mounts(folder) for word in ("-v", mount)]
+    mounts = [word for mount in pip_mounts(folder) for word in ("-v", mount)]
     podman(
         *("build", "-q", "--layers=false", "--format", "docker", "--network", "host"),
         *("--build-arg", f"BASE={base_image()}", *mounts, "-t", name, str(ROOT)),
@@ -82,7 +88,7 @@ def build_image(folder: Path) -> str:
     return name
 
 
-def _pip_mounts(folder: Path) -> Iterator[str]:
+def pip_mounts(folder: Path) -> Iterator[str]:
     """How pip reaches its packages on this machine: as mounts, nothing of which gets into the image."""
     printed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
@@ -106,9 +112,11 @@ def _pip_mounts(folder: Path) -> Iterator[str]:
     yield f"{cache}:/root/.cache/pip"
 
 
-def _run(*argv: str) -> None:
+def run(*argv: str) -> str:
+    """What a program prints."""
     done = subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, f"{shlex.join(argv)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
 
 
 class Container:
