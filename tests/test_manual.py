@@ -30,8 +30,12 @@ NOT_RUN = {
     ),
 }
 # Named already, and not there yet.
-COMING = {"upgrade"}
+COMING = {"upgrade", "watch"}
 SHOWN, WAITS = "18431", "18432"  # a run to be looked at and retried, and one that waits to be cancelled
+# Symptoms that PostgreSQL, the system or a person says.
+NOT_OURS = {
+    "permission denied", "must be owner", "No space left on device", "too many connections", "<data>/spool",
+}  # fmt: skip
 SHELL = (">", "||", "|", "<")
 
 
@@ -156,7 +160,19 @@ def test_both_languages_name_the_same_commands(file: Path) -> None:
 
 def test_what_is_not_run_is_still_in_the_manual() -> None:
     assert not set(NOT_RUN) - {line for file in ENGLISH for line in lines_of(file)}
-    assert not [name for name in COMING if (DOCS / f"{name}.md").exists()]
+
+
+def test_what_is_quoted_to_mend_is_said_somewhere() -> None:
+    """Messages of the hub, as the code has them; what stands for a value is written as dots."""
+    files = [*(ROOT / "connecthub").rglob("*.py"), *(ROOT / "connecthub").rglob("*.html")]
+    source = " ".join(file.read_text("utf-8") for file in files)
+    source = re.sub(r"\s+", " ", re.sub(r'"\s*\n\s*f?"', "", source))
+    for file in (DOCS / "mend.md", DOCS / f"mend{CHINESE}"):
+        symptoms = re.findall(r"^\| (.*?) \|", file.read_text("utf-8"), re.M)
+        quoted = [span for symptom in symptoms for span in re.findall(r"`([^`]+)`", symptom)]
+        pieces = {piece.strip() for span in quoted for piece in span.split("...")} - NOT_OURS - {""}
+        assert len(pieces) > 20
+        assert not [piece for piece in pieces if piece.rstrip(":") not in source]
 
 
 def test_the_page_of_settings_is_the_codes() -> None:
