@@ -42,6 +42,23 @@ def test_a_hub_whose_wall_clock_is_wrong_fires_at_the_databases_time(stage: Stag
     assert stage.judge(stage.fires(begin)).is_clean
 
 
+def test_of_two_hubs_one_is_five_minutes_off(stage: Stage) -> None:
+    file = stage.folder / "offset"
+    file.write_text("+300")
+    for number in range(20):
+        stage.job(f"job-{number}", "AsyncJob", cron_expr="* * * * *")
+    stage.hub(None, **fake_clock(file))
+    stage.hub()
+    begin = stage.value("SELECT date_trunc('minute', clock_timestamp()) + interval '1 minute'")
+    both = "SELECT count(*) FROM hubs WHERE ticked_at BETWEEN $1 AND $1 + interval '2 s'"
+    stage.until(lambda: stage.value(both, begin) == 2, 90)
+    stage.settle()
+    verdict = stage.judge({job: [begin] for job in stage.fires(begin)})
+    late = stage.value("SELECT max(queued_at - scheduled_for) FROM job_logs WHERE scheduled_for = $1", begin)
+    assert verdict.is_clean and verdict.due == 20, dict(verdict.faults)
+    assert timedelta() <= late < timedelta(seconds=2)
+
+
 @pytest.mark.ci
 def test_a_wall_clock_that_steps_back_an_hour_neither_stops_nor_repeats_the_tick(stage: Stage) -> None:
     file = stage.folder / "offset"
