@@ -183,7 +183,7 @@ WITH lost AS MATERIALIZED (  -- which of them were LOST before this statement: n
          AS e(id, status, reason, message, traceback, run_log, result, progress, meta, started_at, returned,
               retry_delay_s)
     WHERE l.id = e.id AND l.worker_id = $1 AND l.status IN ('RUNNING', 'LOST')
-    RETURNING {_ENDED}, e.retry_delay_s
+    RETURNING {_ENDED}, l.meta, e.retry_delay_s
 ), due AS (
     SELECT * FROM ended e WHERE e.retry_delay_s IS NOT NULL AND {_ANOTHER_IS_DUE}
 ), next AS ({_NEXT_ATTEMPT} RETURNING retry_of
@@ -196,7 +196,16 @@ WITH lost AS MATERIALIZED (  -- which of them were LOST before this statement: n
     FROM came_back e
     WHERE n.idempotency_key = e.idempotency_key AND n.id > e.id AND n.attempt > e.attempt AND n.status = 'QUEUED'
 )
-SELECT e.id, e.retry_delay_s FROM ended e LEFT JOIN next ON next.retry_of = e.id
+-- Those that a reaper turned LOST while this statement waited for its lock: it sees no attempt of that reaper.
+SELECT e.id FROM ended e
+WHERE e.meta ? 'lease_expired_at' AND NOT EXISTS (SELECT FROM lost WHERE lost.id = e.id)
+  AND NOT EXISTS (SELECT FROM due WHERE due.id = e.id)
+"""
+_SUPERSEDE = """
+UPDATE job_logs n SET status = 'CANCELLED', reason = 'superseded', finished_at = clock_timestamp()
+FROM job_logs e
+WHERE e.id = ANY($1::bigint[]) AND n.idempotency_key = e.idempotency_key AND n.id > e.id AND n.attempt > e.attempt
+  AND n.status = 'QUEUED'
 """
 
 
@@ -208,7 +217,9 @@ async def store_endings(db: Database, worker_id: UUID, endings: Sequence[Ending]
     columns = zip(
         *(tuple(getattr(e, name) for name in Ending.__dataclass_fields__) for e in endings), strict=True
     )
-    await db.fetch(_END, worker_id, *(list(column) for column in columns))
+    raced = await db.fetch(_END, worker_id, *(list(column) for column in columns))
+    if raced:
+        await db.execute(_SUPERSEDE, [row["id"] for row in raced])
 
 
 # Rule 10: what holds a place or whose end is not stored is renewed, LOST and ended rows included.

@@ -12,6 +12,7 @@ from connecthub.engine.tick import Ticker
 from connecthub.metrics import Metrics
 from connecthub.storage import requests, runs
 from connecthub.storage.audit import Actor
+from connecthub.storage.runs import Ending
 from tests.engine.conftest import Rig
 
 LI = Actor("li.na", None)
@@ -87,3 +88,22 @@ def test_rule_17_a_cancel_misses_no_release_that_comes_in_between(rig: Rig) -> N
     assert rig.do(both()) == "CANCELLED"
     row = rig.row(run_id)
     assert (row["status"], row["reason"]) == ("CANCELLED", "cancelled")
+
+
+def test_rule_14_an_owner_that_comes_back_just_as_it_is_reaped(rig: Rig) -> None:
+    rig.job("a", "EchoJob", rerun_lost=True, max_attempts=2, retry_delays=[0])
+    run_id, worker_id = rig.run("a"), uuid4()
+    rig.do(runs.claim(rig.db, worker_id, 0, 1))
+
+    async def both() -> None:
+        async with rig.db.transaction() as connection:
+            assert await runs.reap(connection) == [run_id]
+            end = asyncio.create_task(runs.store_endings(rig.db, worker_id, [Ending(run_id, "SUCCESS")]))
+            async with asyncio.timeout(5):
+                while not await rig.db.fetchval(_WAITING):  # noqa: ASYNC110  # locks have no signal
+                    await asyncio.sleep(0.01)
+        await end
+
+    rig.do(both())
+    rows = rig.sql("SELECT status, reason FROM job_logs ORDER BY id")
+    assert [tuple(row) for row in rows] == [("SUCCESS", None), ("CANCELLED", "superseded")]

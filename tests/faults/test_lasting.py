@@ -78,14 +78,15 @@ def test_ten_minutes_of_a_foreign_transaction(stage: Stage) -> None:
         stage.job(f"job-{number}", "AsyncJob", {"seconds": 0.1}, cron_expr="* * * * *")
     first = stage.value("SELECT date_trunc('minute', clock_timestamp()) + interval '1 minute'")
     foreign = stage.do(hold())
-    hub = stage.hub(CONNECTHUB_POOL__SIZE="64")
+    hub = stage.hub(CONNECTHUB_POOL__SIZE="64", CONNECTHUB_POOL__LEASE_S="60")
     minutes = "SELECT count(DISTINCT scheduled_for) FROM job_logs WHERE status = 'SUCCESS'"
     answers = []
     while stage.value(minutes) < 12:
         time.sleep(5)
         begin = time.monotonic()
-        assert httpx.get(f"{hub.url}/health/ready", timeout=30).status_code == 200
+        ready = httpx.get(f"{hub.url}/health/ready", timeout=30)
         answers.append(time.monotonic() - begin)
+        assert ready.status_code == 200, ready.text
     stage.sql("UPDATE jobs SET enabled = false")
     due = stage.fires(first)
     stage.settle()
