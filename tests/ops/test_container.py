@@ -69,6 +69,7 @@ def test_a_single_container_runs_the_main_job_and_drains_it_when_stopped(
         with pytest.raises(AssertionError, match="Read-only file system"):
             container.execute("touch", "/app/x")
         podman("healthcheck", "run", container.name)
+        container.execute("connecthub", "check")
         person = Person(container.url)
         person.sign_in(container.execute("cat", "/data/admin-password"))
         secrets = create_main_job(person, standins, "* * * * *")

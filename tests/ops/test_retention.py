@@ -134,8 +134,8 @@ def test_nobody_notices_that_expired_runs_go(stage: Stage, expired: int) -> None
     text = hub.person().get("/metrics").text
     gone = re.search(r'^connecthub_retention_rows_total\{table="runs"\} (\S+)$', text, re.M)
     assert gone and float(gone[1]) == expired - left == stage.value("SELECT runs FROM retention")
-    # Bounds that a lock held, a step of seconds or a hub that is busy with it would break, with room for a
-    # machine that is busy with other things.
-    assert at(during.pages, 0.95) < 1 and at(during.delays, 0.99) < 0.5, str(during)
-    if during.ticks:
-        assert max(during.ticks) < 3, str(during)
+    # Bounds that a lock held, a step of seconds or a hub that is busy with it would break; on a machine with
+    # much else to do, twice what it was before.
+    assert at(during.pages, 0.95) < max(1, 2 * at(before.pages, 0.95)), (before, during)
+    assert at(during.delays, 0.99) < max(0.5, 2 * at(before.delays, 0.99)), (before, during)
+    assert max(during.ticks, default=0) < max(3, 2 * max(before.ticks, default=0)), (before, during)
