@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -92,6 +93,8 @@ async def _serve(settings: Settings) -> None:
             )
             async with _web(app, listener):
                 hub.start()
+                gc.collect()
+                gc.freeze()  # what lives for as long as the hub is not looked through again and again
                 _greet(listener, password_file)
                 async with systemd.told(lambda: hub.standstill(boottime())):
                     await stop.wait()

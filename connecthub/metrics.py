@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter as Tally
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from connecthub import __version__
@@ -44,12 +46,8 @@ class Metrics:
             registry=registry,
         )
         self.starts = Counter("connecthub_starts", "Runs whose plugin was called.", registry=registry)
-        self.results = Counter(
-            "connecthub_results",
-            "Ends of runs that were stored.",
-            ["job_id", "status", "reason"],
-            registry=registry,
-        )
+        self.results = Results()
+        registry.register(self.results)
         self.lost = Counter("connecthub_lost_leases", "Runs that this hub found LOST.", registry=registry)
         self.duration = self._seconds("run_duration", "From the begin of the plugin to its end.")
         self.start_delay = self._seconds("start_delay", "From when a run was due to the begin of its plugin.")
@@ -63,8 +61,10 @@ class Metrics:
         )
         build.labels(__version__).set(1)
 
-    def _seconds(self, name: str, help: str) -> Histogram:
-        return Histogram(f"connecthub_{name}_seconds", help, buckets=_SECONDS, registry=self.registry)
+    def _seconds(self, name: str, help: str) -> Seconds:
+        seconds = Seconds(f"connecthub_{name}_seconds", help)
+        self.registry.register(seconds)
+        return seconds
 
     def watch(self, readings: Callable[[], Iterable[Reading]]) -> None:
         """Show what `readings` returns each time that someone asks."""
@@ -75,6 +75,52 @@ class Metrics:
         extra = CollectorRegistry()
         extra.register(_Watched(lambda: more))
         return generate_latest(self.registry) + generate_latest(extra)
+
+
+# What each run meets is counted here: the library's own `labels` and `observe`, which lock and look through the
+# buckets, were a tenth of what the hub needs for a run. Only the hub's loop uses these two.
+
+
+class Results(Collector):
+    """Ends of runs by Job, status and reason."""
+
+    def __init__(self) -> None:
+        self._tally: Tally[tuple[str, str, str]] = Tally()
+
+    def count(self, job_id: str, status: str, reason: str) -> None:
+        """One more."""
+        self._tally[job_id, status, reason] += 1
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """What the registry asks for."""
+        family = CounterMetricFamily(
+            "connecthub_results", "Ends of runs that were stored.", labels=["job_id", "status", "reason"]
+        )
+        for labels, ends in self._tally.items():
+            family.add_metric(labels, ends)
+        yield family
+
+
+class Seconds(Collector):
+    """How long things take: a histogram."""
+
+    def __init__(self, name: str, help: str) -> None:
+        self._name, self._help = name, help
+        self._counts = [0] * (len(_SECONDS) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """One took so long."""
+        self._counts[bisect_left(_SECONDS, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        """What the registry asks for."""
+        bounds = [*map(str, map(float, _SECONDS)), "+Inf"]
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+        family = HistogramMetricFamily(self._name, self._help)
+        family.add_metric([], buckets, self._sum)
+        yield family
 
 
 class _Watched(Collector):

@@ -7,10 +7,10 @@ import contextvars
 import inspect
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from connecthub.clock import boottime
 from connecthub.engine import capture, outcome
 from connecthub.engine.child import Child, log_levels
 from connecthub.engine.held import HeldRun
@@ -54,8 +54,6 @@ def begin(
         call = _call_here(pool, run, plugin, ctx, params, secrets)
     run.call = call
     call.future.add_done_callback(lambda future: _pass_on(run, future))
-    if run.timeout_s:
-        _watch_timeout(run, call.future)
 
 
 def _name(run: HeldRun) -> str:
@@ -94,9 +92,14 @@ def _call_here(
             failed = outcome.describe(error, run.masker)
         raise failed
 
-    if inspect.iscoroutinefunction(job_class.run):
+    if _is_async(job_class):
         return pool.call_async(_name(run), on_loop, context)
     return pool.call_in_thread(_name(run), in_thread, context)
+
+
+@lru_cache(1024)
+def _is_async(job_class: type[BaseJob]) -> bool:
+    return inspect.iscoroutinefunction(job_class.run)
 
 
 def _request(
@@ -125,20 +128,3 @@ def _request(
 def _pass_on(run: HeldRun, future: asyncio.Future[Returned]) -> None:
     if not run.ended.done():
         run.ended.set_result(future.result())
-
-
-def _watch_timeout(run: HeldRun, code: asyncio.Future[Returned]) -> None:
-    """Stop the run `timeout_s` after its plugin began; it may have to wait for that."""
-    loop = asyncio.get_running_loop()
-    timer = loop.call_later(run.timeout_s, lambda: look())
-
-    def look() -> None:
-        nonlocal timer
-        begun = run.started_at_boot
-        left = run.timeout_s if begun is None else begun + run.timeout_s - boottime()
-        if left > 0:
-            timer = loop.call_later(left, look)
-        else:
-            run.stop("timeout")
-
-    code.add_done_callback(lambda _: timer.cancel())

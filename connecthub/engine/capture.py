@@ -127,6 +127,8 @@ class RunLog:
 
     def text(self) -> str:
         """The log so far; a line [TRUNCATED] stands where its middle was left out."""
+        if not self._head:
+            return ""
         with self._lock:
             head, tail = (b"".join(part).decode("utf-8", "ignore") for part in (self._head, self._tail))
         if not self._lost:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from uuid import UUID
 
 import asyncpg
@@ -192,10 +191,9 @@ async def _store_refused(db: Database, worker_id: UUID, ending: Unstored, error:
     """What PostgreSQL refuses must end visibly all the same, and not be tried for ever."""
     log.error("the end of run %d was refused by the database: %s", ending.id, type(error).__name__)
     if isinstance(ending, LateReturn):
-        await store_late(db, worker_id, [replace(ending, run_log=None, meta="{}")])
+        await store_late(db, worker_id, [ending._replace(run_log=None, meta="{}")])
         return
-    plain = replace(
-        ending,
+    plain = ending._replace(
         status="FAILURE",
         reason="exception",
         message=f"what the run returned could not be stored ({type(error).__name__})",

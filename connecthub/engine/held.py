@@ -30,7 +30,7 @@ class Withdrawn(Exception):
     """The run must not begin here: it was given back, or it is no longer this hub's."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class HeldRun:
     """One run from its claim on. `lease_until` and `claimed_at_boot` count on this machine's boot clock."""
 
@@ -94,6 +94,12 @@ class HeldRun:
         except IndexError:
             return False
         return True
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its timeout has passed since its plugin began."""
+        begun = self.started_at_boot
+        return bool(self.timeout_s) and begun is not None and boottime() >= begun + self.timeout_s
 
     @property
     def renew_until(self) -> float:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _ANSWER_S = 2.0  # at shutdown the database gets this long for each answer
 _STOP_S = 2.0  # from the request to stop at shutdown until the end is stored although the code is still going
 _LAG_S = 0.5
+_STOP_LOOK_S = 0.2  # how late a timeout may come
 _STALE_TICK_S = 120.0
 _NEWER_SCHEMA = (
     "a newer version has migrated the database (schema %s), so this hub fires and starts nothing any more: "
@@ -74,7 +75,7 @@ class Hub:
     def start(self) -> None:
         """Tick, claim and beat from now on."""
         slowest = self._lease_s / 4
-        often = min(1.0, self._lease_s / 24)
+        often = min(_STOP_LOOK_S, self._lease_s / 24)
         self._loops = [
             Every("heartbeat", self._beat_s, self._leases.beat_once, slowest),
             Every("hub state", self._beat_s, self._tell_once, slowest, at_once=True),
@@ -82,7 +83,7 @@ class Hub:
             Every("key file", 1.0, self._look_at_keys_once, slowest),
             Every("reaper", self._beat_s, self._leases.reap_once, slowest),
             Every("live log", LIVE_S, self._leases.show_once, slowest),
-            Every("lease watch", often, self._leases.stop_cut_off_once, often),
+            Every("stops", often, self._leases.stop_once, often),
             Every("loop lag", _LAG_S, self._measure_lag_once, _LAG_S),
             Every("spool", 0.5, self._endings.spool_once, 5.0),
             Every("spool replay", self._beat_s, self._endings.replay_once, slowest, at_once=True),
@@ -220,7 +221,7 @@ class Hub:
             return
         run = self.held.get(ending.id)
         if run is not None:
-            self._metrics.results.labels(run.claim.job_id, ending.status, ending.reason or "").inc()
+            self._metrics.results.count(run.claim.job_id, ending.status, ending.reason or "")
             run.stored = True
             self.held.let_go(run)
         if ending.retry_delay_s is not None:

@@ -69,11 +69,16 @@ class Leases:
         """Rule 19, only at shutdown: what this hub has claimed and not begun goes back to the queue."""
         await runs.release(self._db, self._held.worker_id, self._held)
 
-    async def stop_cut_off_once(self) -> None:
-        """Rule 12: stop `rerun_lost` runs before their lease ends; then another hub may run them again."""
+    async def stop_once(self) -> None:
+        """Stop what its timeout is over for.
+
+        Rule 12: also `rerun_lost` runs before their lease ends; then another hub may run them again.
+        """
         margin = self._lease_s / 6
         for run in list(self._held.values()):
-            if run.stops_when_cut_off and boottime() > run.lease_until - margin:
+            if run.is_late:
+                run.stop("timeout")
+            elif run.stops_when_cut_off and boottime() > run.lease_until - margin:
                 run.stop("lost", grace_s=margin / 2)
 
     async def reap_once(self) -> None:

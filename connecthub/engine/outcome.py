@@ -173,10 +173,14 @@ def one_line(error: BaseException, masker: Masker) -> str:
 
 def clean(text: str) -> str:
     """`text` as PostgreSQL can store it: NUL and lone surrogates written out."""
+    if text.isascii() and "\x00" not in text:
+        return text
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def _message(first: str, warnings: list[str], masker: Masker) -> str | None:
+    if not first and not warnings:
+        return None
     return _cut("\n".join(part for part in [first, *warnings] if part), masker) or None
 
 

@@ -22,7 +22,6 @@ from connecthub.logs import about_run
 from connecthub.metrics import Metrics
 from connecthub.plugins import BaseJob
 from connecthub.plugins.loader import Loader
-from connecthub.security.redaction import Masker
 from connecthub.security.vault import Vault
 from connecthub.storage.late import LateReturn
 from connecthub.storage.runs import Definition, Ending
@@ -91,7 +90,9 @@ class Runner:
         if run.stop_reason is not None:
             return Outcome("CANCELLED", run.stop_reason)
         try:
-            plugin = await self._load(run, definition)
+            cached = self._loader.cached(definition.handler_path)
+            is_ready = cached is not None and cached.isolation != "process"
+            plugin = cached if cached and is_ready else await self._load(run, definition)
             params, secrets = self._open(run, definition)
         except StoppedBefore:
             return Outcome("CANCELLED", run.stop_reason)
@@ -128,9 +129,6 @@ class Runner:
 
     async def _load(self, run: HeldRun, definition: Definition) -> type[BaseJob] | Isolated:
         path = definition.handler_path
-        cached = self._loader.cached(path)
-        if cached is not None and cached.isolation != "process":
-            return cached
         isolated = Isolated(path, self._loader.packages, self._loader.path)
 
         def load() -> type[BaseJob] | Isolated:
@@ -166,8 +164,8 @@ class Runner:
         if run.claim.params is not None:
             params |= json.loads(run.claim.params)
         secrets = self._vault.decrypt(definition.secret_cfg) if definition.secret_cfg else {}
-        run.masker = Masker(secrets)
-        run.log.masker = run.masker
+        if secrets:
+            run.masker.add(secrets)
         return params, secrets
 
     async def _confirm_lease(self, run: HeldRun) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -101,7 +99,7 @@ def _lock(path: Path) -> IO[bytes] | None:
 
 
 def _line(ending: Unstored) -> bytes:
-    return json.dumps(asdict(ending), default=datetime.isoformat).encode() + b"\n"
+    return json.dumps(ending._asdict(), default=datetime.isoformat).encode() + b"\n"
 
 
 def _read(path: Path, file: IO[bytes]) -> Iterator[Unstored]:
@@ -119,4 +117,4 @@ def _ending(fields: dict[str, Any]) -> Unstored:
     if fields.get("started_at"):
         fields["started_at"] = datetime.fromisoformat(fields["started_at"])
     # Its hub is gone, and with it the code that may have held a place.
-    return dataclasses.replace(Ending(**fields), returned=True)
+    return Ending(**fields)._replace(returned=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
 
-@dataclass(frozen=True)
-class LateReturn:
+class LateReturn(NamedTuple):
     """The place of an ended run is free now. `run_log` is None where its log is as it was stored."""
 
     id: int
@@ -29,5 +27,4 @@ WHERE l.id = e.id AND l.worker_id = $1 AND l.status NOT IN ('QUEUED', 'RUNNING')
 
 async def store_late(db: Database, worker_id: UUID, late: Sequence[LateReturn]) -> None:
     """Clear the leases of runs whose ends are stored, and store what came after. Harmless when repeated."""
-    columns = ([one.id for one in late], [one.run_log for one in late], [one.meta for one in late])
-    await db.execute(_LATE, worker_id, *columns)
+    await db.execute(_LATE, worker_id, *zip(*late, strict=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from connecthub.storage.database import schema_revisions
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 ENGINE_SETTINGS = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off"}
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """A run that this hub owns. `claimed_at` is the database's clock, `due_at` when it should have begun."""
 
     id: int
@@ -53,8 +52,7 @@ class Definition:
     rerun_lost: bool
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """The end of one run, ready to be stored. JSON fields are text.
 
     `returned`: the plugin's code is over and its place free. `retry_delay_s`: seconds until the next attempt,
@@ -132,7 +130,7 @@ async def claim(db: Database, worker_id: UUID, lease_s: float, places: int) -> l
 
 
 def _claim(row: Any) -> Claim:
-    return Claim(*(row[name] for name in Claim.__dataclass_fields__))
+    return Claim._make(row[: len(Claim._fields)])
 
 
 async def definitions(db: Database, revision_ids: Sequence[int]) -> dict[int, Definition]:
@@ -214,10 +212,7 @@ async def store_endings(db: Database, worker_id: UUID, endings: Sequence[Ending]
 
     Harmless when repeated: what is stored already is left alone.
     """
-    columns = zip(
-        *(tuple(getattr(e, name) for name in Ending.__dataclass_fields__) for e in endings), strict=True
-    )
-    raced = await db.fetch(_END, worker_id, *(list(column) for column in columns))
+    raced = await db.fetch(_END, worker_id, *zip(*endings, strict=True))
     if raced:
         await db.execute(_SUPERSEDE, [row["id"] for row in raced])
 
