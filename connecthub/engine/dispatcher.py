@@ -89,9 +89,12 @@ class Dispatcher:
                 log.exception("claiming failed and will be tried again")
 
     async def claim_once(self) -> int:
-        """Claim what fits into the pool now, and start it; how many."""
+        """Claim what fits into the pool now, and start it; how many.
+
+        At most half of the pool in one go: while that half begins, the database looks for the other.
+        """
         self.looked_at = boottime()
-        places = self._pool.free
+        places = min(self._pool.free, (self._pool.size + 1) // 2)
         if places <= 0 or len(self._endings) > _MOST_UNSTORED:
             return 0
         # Counted from before the claim is sent: an answer that took long has used up its lease.

@@ -110,7 +110,9 @@ def test_rule_10_a_run_that_hangs_beyond_timeout_and_grace_is_not_renewed(hub: R
     hub.job("a", "HoldJob")
     run_id = hub.run("a")
     assert sample_jobs.begun.wait(10)
-    run = hub.hubs[0][0].held[run_id]
+    engine = hub.hubs[0][0]
+    run = engine.held[run_id]
+    hub.do(next(loop for loop in engine._loops if loop._name == "stops").stop())
     run.timeout_s, run.started_at_boot = 1, boottime() - 100  # as if nothing had come of its timeout
     assert hub.wait(run_id)["status"] == "LOST"
 
