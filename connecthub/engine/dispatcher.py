@@ -25,6 +25,7 @@ POLL_S = 2.0  # suffices where no notice comes
 _SLOWEST_S = 10.0
 _MOST_UNSTORED = 2000  # ends that wait for the database; above that nothing more is claimed
 _DEFINITIONS = 20_000
+_WHOLE_REST = 20  # a look through the whole queue is followed by so many times of what it took
 
 
 class Dispatcher:
@@ -47,6 +48,10 @@ class Dispatcher:
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.looked_at = boottime()
+        self._newest = 0  # the highest id claimed so far
+        self._above = 0  # it, at the last time that a claim found no more
+        self._whole_at = 0.0
+        self._looks_again = False
         self.claims_begun = 0
         self.claims_answered = 0
         self._task = asyncio.create_task(self._dispatching(), name="dispatcher")
@@ -91,22 +96,45 @@ class Dispatcher:
     async def claim_once(self) -> int:
         """Claim what fits into the pool now, and start it; how many.
 
-        At most half of the pool in one go: while that half begins, the database looks for the other.
+        At most half of the pool in one go: while that half begins, the database looks for the other. Where a
+        transaction elsewhere keeps rows that have left the queue from being cleared away, a look through the
+        whole queue grows slow, so that most look only above what was claimed before; what became ready below
+        (an attempt whose delay is over, what another run was in the way of) is found by the next whole look.
         """
         self.looked_at = boottime()
         places = min(self._pool.free, (self._pool.size + 1) // 2)
         if places <= 0 or len(self._endings) > _MOST_UNSTORED:
             return 0
         # Counted from before the claim is sent: an answer that took long has used up its lease.
-        lease_until = boottime() + self._lease_s
+        begun = boottime()
+        above = 0 if begun >= self._whole_at else self._above
         self.claims_begun += 1
         try:
-            claims = await runs.claim(self._db, self._held.worker_id, self._lease_s, places)
+            claims = await runs.claim(self._db, self._held.worker_id, self._lease_s, places, above)
             failpoints.passing("claim.after_answer")
-            self.adopt(claims, lease_until)
+            self.adopt(claims, begun + self._lease_s)
         finally:
             self.claims_answered += 1
+        self._newest = max([self._newest, *(claim.id for claim in claims)])
+        if not above:
+            took = boottime() - begun
+            self._whole_at = begun + took + min(_WHOLE_REST * took, _SLOWEST_S)
+        if len(claims) < places:
+            self._above = self._newest
+            if above:
+                self._look_again()
         return len(claims)
+
+    def _look_again(self) -> None:
+        """Look through the whole queue as soon as that may be."""
+
+        def look() -> None:
+            self._looks_again = False
+            self.wake()
+
+        if not self._looks_again:
+            self._looks_again = True
+            asyncio.get_running_loop().call_later(self._whole_at - boottime(), look)
 
     def adopt(self, claims: list[Claim], lease_until: float) -> None:
         """Hold claimed runs, and start them."""

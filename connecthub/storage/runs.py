@@ -91,7 +91,7 @@ _CLAIMED = """l.id, l.job_id, l.revision_id, l.trigger, l.scheduled_for, l.attem
 _CLAIM = f"""
 WITH ready AS MATERIALIZED (
     SELECT q.id FROM job_logs q
-    WHERE q.status = 'QUEUED'
+    WHERE q.status = 'QUEUED' AND q.id > $5
       AND (SELECT paused_at IS NULL FROM hub_state)
       -- A newer version has migrated the database meanwhile: what its rows mean is for its own hubs to know.
       AND (SELECT version_num FROM alembic_version) = ANY($4::text[])
@@ -119,12 +119,12 @@ RETURNING {_CLAIMED}, l.priority
 """
 
 
-async def claim(db: Database, worker_id: UUID, lease_s: float, places: int) -> list[Claim]:
-    """Take at most `places` queued runs for `worker_id`, in order of priority, people's runs, id.
+async def claim(db: Database, worker_id: UUID, lease_s: float, places: int, above: int = 0) -> list[Claim]:
+    """Take at most `places` queued runs with ids `above` one, in order of priority, people's runs, id.
 
     None while a person has paused all hubs, or where the schema is of a newer version.
     """
-    rows = await db.fetch(_CLAIM, worker_id, lease_s, places, schema_revisions())
+    rows = await db.fetch(_CLAIM, worker_id, lease_s, places, schema_revisions(), above)
     rows.sort(key=lambda row: (-row["priority"], row["trigger"] == "schedule", row["id"]))
     return [_claim(row) for row in rows]
 

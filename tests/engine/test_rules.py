@@ -103,6 +103,20 @@ def test_rule_6_claims_go_by_priority_then_people_then_age(rig: Rig) -> None:
     assert claim(rig) == wanted
 
 
+def test_what_becomes_ready_below_what_was_claimed_is_found(hub: Rig) -> None:
+    hub.job("a", "EchoJob")
+    early = add(hub, not_before=moment(hub, 1))
+    late = [add(hub) for _ in range(3)]
+    hub.hubs[0][0]._dispatcher._whole_at = float("inf")  # only what lies above is looked at for now
+    for run_id in late:
+        hub.loop.call_soon_threadsafe(hub.hubs[0][0]._dispatcher.wake)
+        assert hub.wait(run_id)["status"] == "SUCCESS"
+    assert hub.row(early)["status"] == "QUEUED"
+    hub.hubs[0][0]._dispatcher._whole_at = 0.0
+    assert hub.wait(early)["status"] == "SUCCESS"
+    assert claim(hub) == []
+
+
 def test_rule_6_an_attempt_waits_for_its_chain(rig: Rig) -> None:
     rig.job("a", "EchoJob")
     first = add(rig, status="RUNNING", worker_id=THEIRS, idempotency_key="k")
