@@ -77,8 +77,8 @@ class Metrics:
         return generate_latest(self.registry) + generate_latest(extra)
 
 
-# What each run meets is counted here: the own `labels` and `observe` of the library, which lock and search the
-# buckets, were a tenth of what the hub needs for a run. Only the hub's loop uses these two.
+# What each run meets is counted here: the own `labels` and `observe` of the library, which lock and look
+# through the buckets, were a tenth of what the hub needs for a run. Only the hub's loop uses these two.
 
 
 class Results(Collector):

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import re
+from functools import lru_cache
 from urllib.parse import quote
 
 # Every encoding but base64 leaves these as they are.
@@ -28,16 +29,32 @@ _URL_SAFE = (
 _FORM_SAFE = ("", "/", "*")
 
 
-def spellings(value: str) -> set[str]:
-    """Every way in which programs write `value`, itself included."""
+_SHORT = 1000  # longer values are not kept: they would fill the memory
+
+
+def spellings(value: str) -> frozenset[str]:
+    """Every way in which programs write `value`, itself included.
+
+    Those of the values that were asked for last are kept: a hard one takes over a millisecond, and a Job has
+    the same secrets in each run.
+    """
+    return _kept(value) if len(value) <= _SHORT else _made(value)
+
+
+@lru_cache(1000)
+def _kept(value: str) -> frozenset[str]:
+    return _made(value)
+
+
+def _made(value: str) -> frozenset[str]:
     forms = {value}
     if _PLAIN.fullmatch(value):
-        return forms | _base64(value)
+        return frozenset(forms | _base64(value))
     jsons = _jsons(value)
     # A JSON body is often part of something else: a repr, another JSON text, a form field, a page.
     for text in {value, *jsons}:
         forms |= _reprs(text) | _jsons(text) | _urls(text) | _htmls(text) | _base64(text)
-    return forms | jsons
+    return frozenset(forms | jsons)
 
 
 def _reprs(value: str) -> set[str]:
