@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 
@@ -66,7 +66,7 @@ class Stage:
         self._thread = ThreadPoolExecutor(1)
         self._loop = asyncio.new_event_loop()
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.postgres: EmbeddedPostgres = self.do(EmbeddedPostgres.start(self.folder / "server"))
         self.do(migrate(self.postgres.dsn))

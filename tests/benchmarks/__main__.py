@@ -1,0 +1,65 @@
+"""`python -m tests.benchmarks [ROW ...]`: the table of docs/performance.md, measured here and now.
+
+Rows: nothing old waits ticks now long idle admin pages logs hubs sick, all of them without a name. `--due` Jobs
+on one mark, medians of `--times`, `--seconds` where a row lasts; `--full` takes the million Jobs, the ten
+million runs and the ten minutes of the goals. A wrong result is an error; a missed goal is only shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.benchmarks import bursts, long, people, ticks
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import HEAD, Figure, Size
+
+ROWS: dict[str, Callable[[Bench, Size], list[Figure]]] = {
+    "nothing": bursts.nothing,
+    "old": bursts.old,
+    "waits": bursts.waits,
+    "ticks": ticks.ticks,
+    "now": people.run_now,
+    "long": long.back_to_back,
+    "admin": people.admin_under_load,
+    "idle": long.idle,
+    "pages": people.pages,
+    "logs": long.logs,
+    "hubs": long.hubs,
+    "sick": long.sick,
+}
+
+
+def main() -> None:
+    """Measure the rows that were named, print the table, and write it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], metavar="ROW")
+    parser.add_argument("--due", type=int, default=Size.due)
+    parser.add_argument("--times", type=int, default=Size.times)
+    parser.add_argument("--seconds", type=int, default=Size.seconds)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    args = parser.parse_args()
+    size = Size(args.due, args.times, args.seconds, args.full)
+    figures: list[Figure] = []
+    print(HEAD, flush=True)
+    for name in args.rows or ROWS:
+        with tempfile.TemporaryDirectory() as folder, Bench(Path(folder)) as bench:
+            for figure in ROWS[name](bench, size):
+                figures.append(figure)
+                print(figure, flush=True)
+    if args.json:
+        machine = {"python": platform.python_version(), "machine": platform.machine(), "size": asdict(size)}
+        shown = [{**asdict(figure), "is_met": figure.is_met} for figure in figures]
+        args.json.write_text(json.dumps({**machine, "figures": shown}, indent=2) + "\n")
+    print(f"{sum(figure.is_met for figure in figures)} of {len(figures)} goals met", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What all rows stand on: a PostgreSQL of their own with its defaults, hubs as processes, and the floor."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import asyncpg
+
+from tests.faults.stage import Hub, Stage
+
+JOBS = "tests.benchmarks.jobs"
+EACH_MINUTE = "* * * * *"
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Bench(Stage):
+    """A stage whose hubs run as they are delivered: their leases, retention and admin, and fsync on."""
+
+    def start(self, places: int = 64, **environ: str) -> Hub:
+        """A hub with so many places."""
+        delivered = {"CONNECTHUB_POOL__LEASE_S": "60", "CONNECTHUB_POOL__SHUTDOWN_GRACE_S": "30"}
+        return self.hub(None, CONNECTHUB_POOL__SIZE=str(places), **delivered, **environ)
+
+    def end(self, hub: Hub) -> None:
+        """End a hub as systemd does."""
+        hub.stop()
+        self.hubs.remove(hub)
+
+    def do(self, work: Any) -> Any:
+        """The result of a coroutine, which may take its time here."""
+        return self._thread.submit(self._loop.run_until_complete, work).result(3600)
+
+    def fill(
+        self,
+        count: int,
+        handler: str,
+        params: dict[str, Any] | None = None,
+        *,
+        prefix: str = "job",
+        cron: str = EACH_MINUTE,
+        secrets: dict[str, Any] | None = None,
+    ) -> None:
+        """Insert `count` Jobs, due at the next minute mark by `cron`."""
+        secret = self.vault.encrypt(secrets) if secrets else None
+        self.sql(
+            "INSERT INTO jobs (id, cron_expr, timezone, handler_path, public_cfg, secret_cfg)"
+            " SELECT $1 || '-' || n, $2, 'UTC', $3, $4::jsonb, $5 FROM generate_series(1, $6::int) AS n",
+            prefix,
+            cron,
+            f"{JOBS}:{handler}",
+            json.dumps(params or {}),
+            secret,
+            count,
+        )
+        if cron == EACH_MINUTE:  # as after its first tick
+            self.sql(
+                "UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp()) + interval '1 minute'"
+                " WHERE id LIKE $1 || '-%'",
+                prefix,
+            )
+
+    def arm(self, prefix: str, mark: datetime) -> None:
+        """Let the Jobs of one prefix be due at `mark`, and no others soon."""
+        self.sql(
+            "UPDATE jobs SET next_run_at = CASE WHEN id LIKE $1 || '-%' THEN $2::timestamptz"
+            " ELSE $2::timestamptz + interval '30 days' END",
+            prefix,
+            mark,
+        )
+        self.sql("VACUUM ANALYZE jobs")
+
+    def queue(self, count: int) -> None:
+        """Queue runs of all Jobs in turn, as people would, and tell the hubs."""
+        self.sql(
+            "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key)"
+            " SELECT j.id, j.revision_id, 'api', 'QUEUED', j.id || ':run:' || gen_random_uuid()"
+            " FROM (SELECT *, row_number() OVER () AS turn, count(*) OVER () AS jobs FROM jobs) j,"
+            " LATERAL generate_series(j.turn, $1::int, j.jobs)",
+            count,
+        )
+        self.sql("SELECT pg_notify('connecthub', 'run')")
+
+    def next_minute(self) -> datetime:
+        """The coming minute mark by the database's clock, at least three seconds ahead."""
+        mark: datetime = self.value(
+            "SELECT date_trunc('minute', clock_timestamp() + interval '3 seconds') + interval '1 minute'"
+        )
+        return mark
+
+    def sleep_until(self, mark: datetime, seconds: float = 0.0) -> None:
+        """Sleep until `seconds` after `mark` (the database is on this machine)."""
+        time.sleep(max(0.0, mark.timestamp() + seconds - time.time()))
+
+    def burst(self, hub: Hub, mark: datetime, count: int) -> Burst:
+        """Wait for the runs of the fire time `mark`, and look at them once all have ended."""
+        self.sleep_until(mark, -0.5)
+        cpu = cpu_seconds(hub.process.pid)
+        self.sleep_until(mark, 0.3)
+        self.until(lambda: self._ended(mark) >= count, 300)
+        self.settle(120)
+        used = cpu_seconds(hub.process.pid) - cpu
+        row = self.sql(
+            "SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'SUCCESS') AS good,"
+            " max(queued_at) AS ticked, max(finished_at) AS ended FROM job_logs"
+            " WHERE scheduled_for = $1 AND status <> 'SKIPPED'",
+            mark,
+        )[0]
+        if row["runs"] != count or row["good"] != count:
+            raise AssertionError(f"{count} runs were due, {row['runs']} are there, {row['good']} succeeded")
+        return Burst(count, row["ended"] - mark, row["ticked"] - mark, used)
+
+    def _ended(self, mark: datetime) -> int:
+        """How many runs of a fire time there are, once none of them waits; looks at little until then."""
+        if self.value("SELECT EXISTS (SELECT FROM job_logs WHERE status = 'QUEUED')"):
+            return 0
+        count: int = self.value("SELECT count(*) FROM job_logs WHERE scheduled_for = $1", mark)
+        return count
+
+    def floor(self, count: int) -> float:
+        """Seconds to insert `count` rows and to set them RUNNING and SUCCESS in batches of 500.
+
+        It is what PostgreSQL itself needs for the three states that each run passes through.
+        """
+        return float(self.do(_floor(self.postgres.dsn, count)))
+
+
+class Burst:
+    """One minute mark at which `count` Jobs were due."""
+
+    def __init__(self, count: int, took: timedelta, ticked: timedelta, cpu: float) -> None:
+        self.count = count
+        self.seconds = took.total_seconds()
+        self.tick_seconds = ticked.total_seconds()
+        self.cpu_us = cpu / count * 1e6
+
+
+async def _floor(dsn: str, count: int) -> float:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(
+            "DROP TABLE IF EXISTS floor_runs;"
+            "CREATE TABLE floor_runs (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+            " job_id text NOT NULL, status text NOT NULL, queued_at timestamptz NOT NULL DEFAULT clock_timestamp(),"
+            " finished_at timestamptz)"
+        )
+        begun = time.perf_counter()
+        rows = await connection.fetch(
+            "INSERT INTO floor_runs (job_id, status) SELECT unnest($1::text[]), 'QUEUED' RETURNING id",
+            [f"job-{number}" for number in range(count)],
+        )
+        ids = [row["id"] for row in rows]
+        for first in range(0, count, 500):
+            for status in ("RUNNING", "SUCCESS"):
+                await connection.execute(
+                    "UPDATE floor_runs r SET status = e.status, finished_at = clock_timestamp()"
+                    " FROM unnest($1::bigint[], $2::text[]) AS e(id, status) WHERE r.id = e.id",
+                    ids[first : first + 500],
+                    [status] * len(ids[first : first + 500]),
+                )
+        return time.perf_counter() - begun
+    finally:
+        await connection.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used of the processors so far, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def resident_mib(pid: int) -> float:
+    """The memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value that `share` of `values` do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def middle(measure: Callable[[], float], times: int) -> float:
+    """The median of so many measurements."""
+    return median(measure() for _ in range(times))

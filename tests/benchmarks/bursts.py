@@ -1,0 +1,86 @@
+"""Rows 1, 2 and 13: all Jobs due on one minute mark, each against the floor measured just before it."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from statistics import median
+
+from tests.benchmarks.bench import Bench, Burst
+from tests.benchmarks.figures import Figure, Size
+from tests.faults.stage import Hub
+
+_OLD_DUE = 1000
+_WAIT_S = 0.05
+
+
+def _sample(bench: Bench, hub: Hub, prefix: str, due: int) -> tuple[Burst, float]:
+    mark = bench.next_minute()
+    bench.arm(prefix, mark)
+    floor = bench.floor(due)
+    return bench.burst(hub, mark, due), floor
+
+
+def nothing(bench: Bench, size: Size) -> list[Figure]:
+    """Rows 1, 13 and the first half of 2: plugins that do nothing, on the loop, in threads, with secrets."""
+    bench.fill(size.due, "NothingJob", prefix="plain")
+    bench.fill(size.due, "NothingThreadJob", prefix="thread")
+    secrets = {"user": "hub", "token": "s3cret-0123456789abcdef"}
+    bench.fill(size.due, "SecretJob", prefix="secret", secrets=secrets)
+    hub = bench.start(64)
+    kinds: dict[str, list[tuple[Burst, float]]] = {"plain": [], "thread": [], "secret": []}
+    for _ in range(size.times):
+        for kind, samples in kinds.items():
+            samples.append(_sample(bench, hub, kind, size.due))
+    bench.end(hub)
+    ratio = {
+        kind: median(burst.seconds / floor for burst, floor in samples) for kind, samples in kinds.items()
+    }
+    seconds = {kind: median(burst.seconds for burst, _ in samples) for kind, samples in kinds.items()}
+    tick = median(burst.tick_seconds for burst, _ in kinds["plain"])
+    cpu = median(burst.cpu_us for burst, _ in kinds["plain"])
+    return [
+        Figure("1", f"{size.due} due: tick to last SUCCESS, in floors", ratio["plain"], "x", 4),
+        Figure("1", "the same in seconds (4 floors of this run)", seconds["plain"], "s",
+               4 * median(floor for _, floor in kinds["plain"])),
+        Figure("1", "of which until the tick is stored", tick, "s", seconds["plain"]),
+        Figure("1", "processor time of the hub, a run", cpu, "us", 100),
+        Figure("2", f"{size.due} due, sync plugins in threads, in floors", ratio["thread"], "x", 6),
+        Figure("13", "row 1 with secrets, logged and returned", seconds["secret"] / seconds["plain"], "x", 1.5),
+    ]  # fmt: skip
+
+
+def waits(bench: Bench, size: Size) -> list[Figure]:
+    """The second half of row 2: plugins that wait 50 ms, with 256 places."""
+    bench.fill(size.due, "WaitJob", {"seconds": _WAIT_S}, prefix="loop")
+    bench.fill(size.due, "WaitThreadJob", {"seconds": _WAIT_S}, prefix="thread")
+    hub = bench.start(256)
+    took: dict[str, list[float]] = {"loop": [], "thread": []}
+    for _ in range(size.times):
+        for kind, seconds in took.items():
+            seconds.append(_sample(bench, hub, kind, size.due)[0].seconds)
+    bench.end(hub)
+    ideal = size.due * _WAIT_S / 256
+    return [
+        Figure("2", f"{size.due} due, 50 ms each on the loop, of the ideal {ideal:.2f} s",
+               median(took["loop"]) / ideal, "x", 1.3),
+        Figure("2", "the same in threads", median(took["thread"]) / ideal, "x", 1.3),
+    ]  # fmt: skip
+
+
+def old(bench: Bench, size: Size) -> list[Figure]:
+    """Row 1 against the old design, alternating."""
+    if find_spec("celery") is None or shutil.which("redis-server") is None:
+        print("row old is left out: it needs the extra [bench] and redis-server")
+        return []
+    from tests.benchmarks import old_design
+
+    bench.fill(size.due, "NothingJob", prefix="plain")
+    hub = bench.start(64)
+    _sample(bench, hub, "plain", size.due)
+    ratios = []
+    for number in range(min(size.times, 3)):
+        before = old_design.drain(bench, size.due if size.full else min(_OLD_DUE, size.due), number)
+        ratios.append(size.due / _sample(bench, hub, "plain", size.due)[0].seconds / before)
+    bench.end(hub)
+    return [Figure("1", "faster than the old design, by runs/s", median(ratios), "x", 40, True)]
