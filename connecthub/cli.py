@@ -24,6 +24,7 @@ from connecthub.cli_user import user
 from connecthub.config import Settings, load_settings
 from connecthub.errors import ConfigError, NotFoundError, RefusedError, StartupError
 from connecthub.storage.database import migrate as migrate_database
+from connecthub.storage.migration_sql import pending_sql
 from connecthub.storage.requests import set_paused
 
 
@@ -63,16 +64,20 @@ def _end_with_stdin() -> None:
 
 
 @_group.command()
+@click.option("--sql", is_flag=True, help="Print the SQL that would run, and change nothing.")
 @click.pass_obj
-def migrate(settings: Settings) -> None:
+def migrate(settings: Settings, sql: bool) -> None:
     """Bring the database's schema up to date, as each start does."""
-    asyncio.run(_migrate(settings))
-    click.echo("the schema is up to date")
+    script = asyncio.run(_migrate(settings, sql))
+    click.echo(script or "the schema is up to date", nl=not script)
 
 
-async def _migrate(settings: Settings) -> None:
+async def _migrate(settings: Settings, sql: bool) -> str:
     async with daemon.database_url(settings) as dsn:
+        if sql:
+            return await pending_sql(dsn)
         await migrate_database(dsn)
+        return ""
 
 
 @_group.command()

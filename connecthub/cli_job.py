@@ -241,7 +241,7 @@ def _confirm(what: str, weight: job_pages.Weight, yes: bool) -> None:
     except click.Abort:
         click.echo(err=True)
         typed = ""
-    if typed.strip() != word:
+    if typed.strip() != word.strip():
         raise RefusedError(f"{word} was not typed: nothing was deleted (--yes does not ask)")
 
 

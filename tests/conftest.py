@@ -35,3 +35,11 @@ def dsn(server: str, template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
     yield cluster.create_database(server, name, template)
     cluster.drop_database(server, name)
+
+
+@pytest.fixture
+def bare(server: str) -> Iterator[str]:
+    """The URL of an empty database."""
+    name = f"bare_{uuid.uuid4().hex}"
+    yield cluster.create_database(server, name)
+    cluster.drop_database(server, name)

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from connecthub.errors import DatabaseError
+from connecthub.storage import adoption
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -220,7 +221,7 @@ def _alchemy_engine(connect: Callable[[], Awaitable[Any]]) -> AsyncEngine:
 
 
 async def migrate(dsn: str) -> None:
-    """Bring the schema up to date; hubs that start at once wait for each other.
+    """Bring the schema up to date, adopting an older system's; hubs that start at once wait for each other.
 
     Raises DatabaseError where the database cannot be reached or its schema is newer than this version.
     """
@@ -228,11 +229,20 @@ async def migrate(dsn: str) -> None:
     try:
         async with engine.begin() as connection:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            adopts = await adoption.is_due(driver)
+            if adopts:
+                await driver.execute(adoption.script("before"))
             await connection.run_sync(_upgrade)
+            if adopts:
+                await driver.execute(adoption.script("after"))
+                await adoption.tell(driver)
     except CommandError:  # a revision that is not among the migrations here
+        raise newer_schema() from None
+    except asyncpg.LockNotAvailableError:
         raise DatabaseError(
-            f"database cannot be used: its schema is newer than {schema_head()}, the last one that this version "
-            "of ConnectHub knows; start the version that made it, or restore a backup made by this one"
+            "database cannot be adopted: the system before ConnectHub still uses it; stop all of it, its workers "
+            "too, then start again"
         ) from None
     except (*UNAVAILABLE, asyncpg.PostgresError, DBAPIError) as error:
         raise unreachable(error.orig if isinstance(error, DBAPIError) and error.orig else error) from None
@@ -248,8 +258,21 @@ def schema_head() -> str:
 @cache
 def schema_revisions() -> tuple[str, ...]:
     """All revisions that this version knows, the oldest first."""
-    scripts = ScriptDirectory.from_config(_config())
-    return tuple(script.revision for script in scripts.walk_revisions())[::-1]
+    return tuple(schema_scripts())
+
+
+def schema_scripts() -> dict[str, str]:
+    """The paths of the migrations by revision, the oldest first."""
+    scripts = list(ScriptDirectory.from_config(_config()).walk_revisions())
+    return {script.revision: script.path for script in scripts[::-1]}
+
+
+def newer_schema() -> DatabaseError:
+    """What is said where a newer version has made the schema."""
+    return DatabaseError(
+        f"database cannot be used: its schema is newer than {schema_head()}, the last one that this version "
+        "of ConnectHub knows; start the version that made it, or restore a backup made by this one"
+    )
 
 
 def _config() -> Config:

@@ -132,7 +132,7 @@ class JobActions:
             if wants_json(request.headers):
                 raise RefusedRequest(409, say(language, "delete_refused"))
             return await self._confirm_page(request, "delete", ids, form.get("back", _LIST), 409)
-        if form.get("typed", "").strip() != word:
+        if form.get("typed", "").strip() != word.strip():
             wrong = say(language, "error.typed", word=word)
             if wants_json(request.headers):
                 raise RefusedRequest(400, wrong)

@@ -171,6 +171,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "action.hub.": ("hub: all", "调度：全部"),
     "action.hub.pause": ("paused", "暂停调度"),
     "action.hub.resume": ("resumed", "恢复调度"),
+    "action.hub.adopt": ("adopted the database", "接管数据库"),
     "action.hub.restore": ("restored backup", "恢复备份"),
     "action.key.": ("keys: all", "主密钥：全部"),
     "action.key.rotate": ("rotated to key", "轮换主密钥"),
