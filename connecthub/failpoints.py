@@ -27,6 +27,7 @@ POINTS: Final = frozenset(
         "keys.after_file",
         "keys.after_batch",
         "keys.before_canary",
+        "restore.before_commit",
     }
 )
 VARIABLE: Final = "CONNECTHUB_FAILPOINT"

@@ -88,7 +88,13 @@ class Program:
 
     def command(self, *words: str) -> str:
         """What `connecthub WORDS` prints, on the same data folder."""
-        done = subprocess.run(
+        done = self.run_command(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def run_command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`connecthub WORDS` to its end, whatever comes of it."""
+        return subprocess.run(
             [sys.executable, "-m", "connecthub", *words],
             cwd=self._folder,
             env={**self._environ, "PYTHONPATH": str(ROOT)},
@@ -96,8 +102,6 @@ class Program:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     @property
     def password(self) -> str:

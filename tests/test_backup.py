@@ -241,6 +241,15 @@ def test_a_dump_that_ends_early_undoes_the_whole_restore(filled: Site) -> None:
     assert "nothing was restored" in refused(filled, "restore", str(short), "--replace", "--yes")
 
 
+def test_a_restore_that_is_killed_at_its_last_moment_undoes_itself(filled: Site) -> None:
+    file = backup(filled)
+    filled.sql("UPDATE jobs SET priority = 7")
+    before = everything(filled)
+    filled.killed("restore.before_commit", "restore", str(file), "--replace", "--yes")
+    assert everything(filled) == before  # waits until the database has noticed
+    assert filled.command("restore", str(file), "--replace", "--yes").returncode == 0
+
+
 def test_a_backup_of_a_newer_version_is_refused(filled: Site) -> None:
     newer = edited(backup(filled), schema="9999", connecthub="9.0")
     line = refused(filled, "restore", str(newer), "--replace", "--yes")

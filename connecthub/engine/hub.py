@@ -62,7 +62,9 @@ class Hub:
         self._grace_s = settings.pool.shutdown_grace_s
         spool = Spool(settings.data_dir / "spool", self.held.worker_id)
         self._endings = Endings(db, self.held.worker_id, spool, self._on_stored)
-        runner = Runner(vault, loader, self._pool, self.held, self._endings, metrics, settings.pool.timeout_s)
+        runner = Runner(
+            db, vault, loader, self._pool, self.held, self._endings, metrics, settings.pool.timeout_s
+        )
         self._dispatcher = Dispatcher(db, self._pool, runner, self.held, self._endings, self._lease_s)
         self._leases = Leases(db, self.held, self._dispatcher, metrics, self._lease_s)
         self._ticker = Ticker(db, metrics, on_queued=self._queued)

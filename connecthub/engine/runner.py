@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import json
 import logging
@@ -23,6 +24,8 @@ from connecthub.metrics import Metrics
 from connecthub.plugins import BaseJob
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
+from connecthub.storage import runs
+from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.late import LateReturn
 from connecthub.storage.runs import Definition, Ending
 
@@ -38,6 +41,7 @@ class Runner:
 
     def __init__(
         self,
+        db: Database,
         vault: Vault,
         loader: Loader,
         pool: Pool,
@@ -46,6 +50,7 @@ class Runner:
         metrics: Metrics,
         timeout_s: float,
     ) -> None:
+        self._db = db
         self._vault = vault
         self._loader = loader
         self._pool = pool
@@ -93,7 +98,7 @@ class Runner:
             cached = self._loader.cached(definition.handler_path)
             is_ready = cached is not None and cached.isolation != "process"
             plugin = cached if cached and is_ready else await self._load(run, definition)
-            params, secrets = self._open(run, definition)
+            params, secrets = await self._open(run, definition)
         except StoppedBefore:
             return Outcome("CANCELLED", run.stop_reason)
         except HandlerError as error:
@@ -159,14 +164,27 @@ class Runner:
         loaded: type[BaseJob] | Isolated = returned.value
         return loaded
 
-    def _open(self, run: HeldRun, definition: Definition) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def _open(self, run: HeldRun, definition: Definition) -> tuple[dict[str, Any], dict[str, Any]]:
         params: dict[str, Any] = json.loads(definition.public_cfg)
         if run.claim.params is not None:
             params |= json.loads(run.claim.params)
-        secrets = self._vault.decrypt(definition.secret_cfg) if definition.secret_cfg else {}
+        secrets = await self._secrets(run.claim.revision_id, definition.secret_cfg)
         if secrets:
             run.masker.add(secrets)
         return params, secrets
+
+    async def _secrets(self, revision_id: int, token: str | None) -> dict[str, Any]:
+        if not token:
+            return {}
+        try:
+            return self._vault.decrypt(token)
+        except SecretError:
+            # The keys may have been rotated, and the old one retired, since the definition was read.
+            with contextlib.suppress(*UNAVAILABLE):
+                found = (await runs.definitions(self._db, [revision_id])).get(revision_id)
+                if found is not None and found.secret_cfg and found.secret_cfg != token:
+                    return self._vault.decrypt(found.secret_cfg)
+            raise
 
     async def _confirm_lease(self, run: HeldRun) -> None:
         """Rule 9: start only with lease left, or after a beat that finds the row still RUNNING."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO
 
+from connecthub import failpoints
 from connecthub.errors import RefusedError
 from connecthub.storage.backup import Snapshot, restore_script
 from connecthub.storage.programs import Programs, complaint
@@ -78,6 +79,8 @@ def restore(
                         if line != _TOO_NEW:
                             psql.stdin.write(line)
                 if reader.wait() == 0:  # else psql meets the end of its input, and nothing is committed
+                    psql.stdin.flush()
+                    failpoints.passing("restore.before_commit")
                     psql.stdin.write(after.encode())
             with contextlib.suppress(BrokenPipeError):
                 psql.stdin.close()

@@ -102,12 +102,13 @@ class Stage:
 
     def hub(self, proxy: Proxy | None = None, **environ: str) -> Hub:
         """Start a hub, behind `proxy` where one is named; returns when it answers."""
-        hub = Hub(self.folder, {**self._settings(proxy), **environ})
+        hub = Hub(self.folder, {**self.settings(proxy), **environ})
         hub.__enter__()
         self.hubs.append(hub)
         return hub
 
-    def _settings(self, proxy: Proxy | None) -> dict[str, str]:
+    def settings(self, proxy: Proxy | None = None) -> dict[str, str]:
+        """The environment of a hub, or of a command, on this stage."""
         url = self.postgres.dsn
         if proxy is not None:
             url = f"postgresql://connecthub@127.0.0.1:{proxy.port}/connecthub?sslmode=disable"
@@ -124,7 +125,7 @@ class Stage:
 
     def hub_that_dies(self, point: str) -> Hub:
         """A hub that is killed when it passes `point` the first time; returns when it is gone."""
-        hub = Hub(self.folder, {**self._settings(None), "CONNECTHUB_FAILPOINT": point})
+        hub = Hub(self.folder, {**self.settings(None), "CONNECTHUB_FAILPOINT": point})
         try:
             hub.__enter__()
         except AssertionError:  # it may not even live long enough to print its address
