@@ -1,0 +1,62 @@
+"""connecthub.service under its hardening, with the embedded PostgreSQL, on a machine with systemd."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from tests.faults.conftest import needs
+from tests.ops.machine import Machine
+from tests.program import Person
+from tests.test_run_life import create, run_now, wait_for
+
+CONFIG = """
+[server]
+port = {port}
+[data]
+dir = "/var/lib/connecthub"
+[security]
+admin_password = "only root reads this"
+[plugins]
+packages = ["tests"]
+"""
+
+
+def test_the_unit_runs_jobs_drains_them_and_is_started_again_when_it_stands_still(tmp_path: Path) -> None:
+    needs("root", os.geteuid() == 0)
+    for program in ("systemd-nspawn", "debootstrap", "nsenter"):
+        needs(program, shutil.which(program) is not None)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with Machine(tmp_path, url, CONFIG.format(port=port)) as machine:
+        assert (machine.unit("ActiveState"), machine.unit("SubState")) == ("active", "running")
+        person = Person(url)
+        person.sign_in("only root reads this")
+
+        create(person, "echo", "EchoJob")
+        wait_for(person, run_now(person, "echo"), "Success")
+        handlers = {"limited": "tests.engine.process_jobs:FatJob", "slow": "tests.faults.jobs:AsyncJob"}
+        slow = {"witness": "/var/lib/connecthub/witness", "seconds": 5}
+        for (job_id, handler), params in zip(handlers.items(), ({}, slow), strict=True):
+            create(person, job_id, "", handler_path=handler, public_cfg=json.dumps(params))
+        wait_for(person, run_now(person, "limited"), "it may use 200 MiB (memory_mb)")
+
+        going = run_now(person, "slow")
+        wait_for(person, going, "Running")
+        machine.run("systemctl", "stop", "connecthub")
+        assert (machine.unit("Result"), machine.unit("ExecMainStatus")) == ("success", "0")
+        machine.run("systemctl", "start", "connecthub")
+        wait_for(person, going, "Success")
+
+        drop_in = (
+            "mkdir -p $0; printf '[Service]\\nWatchdogSec=5\\n' > $0/watchdog.conf; systemctl daemon-reload"
+        )
+        machine.run("sh", "-ec", drop_in, "/run/systemd/system/connecthub.service.d")
+        machine.run("systemctl", "restart", "connecthub")
+        machine.run("systemctl", "kill", "--signal=STOP", "--kill-who=main", "connecthub")
+        machine.until(lambda: machine.unit("NRestarts") == "1" and machine.answers())
