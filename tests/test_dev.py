@@ -95,7 +95,7 @@ def connecthub(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         env=environ(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -140,7 +140,7 @@ def test_ctrl_c_cancels_and_twice_it_ends(folder: Path, name: str, signals: int)
                 break
         process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
-    assert process.wait(30) == 130
+    assert process.wait(90) == 130
     assert ("CANCELLED (cancelled)" in rest) == (signals == 1)
 
 
@@ -284,7 +284,7 @@ class Dev:
     def wait(self, text: str, times: int = 1) -> None:
         """Until so many lines with `text` have come."""
         with self._come:
-            came = self._come.wait_for(lambda: sum(text in line for line in self.lines) >= times, 30)
+            came = self._come.wait_for(lambda: sum(text in line for line in self.lines) >= times, 90)
         assert came, "".join(self.lines)
 
 
@@ -296,7 +296,7 @@ def developing(folder: Path, dsn: str) -> Iterator[Dev]:
         yield dev
     finally:
         dev.process.kill()
-        dev._reader.join(30)
+        dev._reader.join(90)
         assert not dev._reader.is_alive(), "the hub outlived the process that started it"
 
 
@@ -308,7 +308,7 @@ def test_dev_starts_again_on_a_change_and_takes_its_hub_along(folder: Path, dsn:
         told = "".join(dev.lines)
         assert told.index("connecthub.daemon: stopped") < told.rindex("ConnectHub is at"), told
         dev.process.send_signal(signal.SIGINT)
-        assert dev.process.wait(30) == 0
+        assert dev.process.wait(90) == 0
         dev.wait("connecthub.daemon: stopped", 2)
 
 

@@ -87,7 +87,7 @@ async def run_all(dsn: str, vault: Vault) -> dict[int, str]:
         )
         run_id = await requests.request_run(database, kind.lower(), actor=Actor("test", None))
         jobs[run_id] = kind.lower()
-    end = time.monotonic() + 40
+    end = time.monotonic() + 90
     while await database.fetchval("SELECT count(*) FROM job_logs WHERE finished_at IS NULL"):
         assert time.monotonic() < end
         await asyncio.sleep(0.05)

@@ -63,13 +63,15 @@ class Sources:
         """What `module` was loaded from; one that came before anybody noted is looked at now."""
         with self._lock:
             if module not in self._known:
-                file = getattr(sys.modules.get(module), "__file__", None)
+                found = sys.modules.get(module)
+                # From its dict: what a plugin puts into sys.modules may run code when it is asked.
+                file = vars(found).get("__file__") if isinstance(found, ModuleType) else None
                 self._known[module] = Source.of(Path(file)) if isinstance(file, str) else None
             return self._known[module]
 
     def changed(self) -> list[str]:
         """The loaded modules whose files are no longer what was loaded, sorted."""
-        loaded = [name for name in list(sys.modules) if self._belongs(name)]
+        loaded = [name for name in list(sys.modules) if isinstance(name, str) and self._belongs(name)]
         sources = [(name, self.of(name)) for name in loaded]  # also those that a run imported later
         return sorted(name for name, source in sources if source is not None and source.has_changed)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -85,6 +86,11 @@ def test_a_hub_says_which_files_have_changed_since_it_loaded_them(rig: Rig, plug
             if name.startswith("plugged")
         ]
 
+    class Hostile:
+        def __getattr__(self, name: str) -> Any:
+            raise SystemExit
+
+    sys.modules["plugged.hostile"] = cast(Any, Hostile())
     (plugged / "job.py").touch()  # says the same as before
     (plugged / "helper.py").write_text("WORD = 'new'\n")
     assert rig.until(changed) == ["plugged.helper"]
