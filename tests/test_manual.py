@@ -30,7 +30,7 @@ NOT_RUN = {
     ),
 }
 # Named already, and not there yet.
-COMING = {"upgrade", "watch"}
+COMING = {"upgrade"}
 SHOWN, WAITS = "18431", "18432"  # a run to be looked at and retried, and one that waits to be cancelled
 # Symptoms that PostgreSQL, the system or a person says.
 NOT_OURS = {
