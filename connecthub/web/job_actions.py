@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
 from connecthub.errors import NotFoundError, RefusedError
 from connecthub.plugins.discover import Catalogue
@@ -40,6 +41,18 @@ _LIST = "/admin/jobs/list"
 _NAMED = 5  # so many names are told, the others counted
 
 
+class RunRoute(Route):
+    """Matches where the path, as it was sent, ends in `/run`: a Job may be called `run`, or `a/run`.
+
+    Links of the admin write such ids so that no part of them looks like it: see `segment`.
+    """
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As Route does, for what is not part of an id."""
+        sent: bytes = scope.get("raw_path") or b"/run"
+        return super().matches(scope) if sent.endswith(b"/run") else (Match.NONE, {})
+
+
 class JobActions:
     """The routes of these actions. `page` renders a template in the frame."""
 
@@ -51,7 +64,7 @@ class JobActions:
         post, both = ["POST"], ["GET", "POST"]
         return [
             # First: a Job that came by SQL may be called "delete", and running it must delete no other.
-            Route("/jobs/{job_id:path}/run", self.run, name="run", methods=both),
+            RunRoute("/jobs/{job_id:path}/run", self.run, name="run", methods=both),
             Route("/jobs-bulk/confirm", self.confirm, name="job_confirm"),
             Route("/jobs-bulk/run", self.run_many, name="job_run_many", methods=post),
             Route("/jobs-bulk/enable", self.enable, name="job_enable", methods=post),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -13,6 +12,7 @@ from markupsafe import escape
 
 from connecthub.errors import DatabaseError
 from connecthub.storage.database import migrate
+from connecthub.web.display import segment
 from tests.installation import Site
 from tests.program import Person, Program
 from tests.test_adoption import JOBS, KEY, check_adopted, load, sql
@@ -85,7 +85,7 @@ def test_ids_of_old_work_in_every_page_and_route(bare: str, tmp_path: Path) -> N
 
 def use(person: Person, dsn: str, job_id: str) -> None:
     """All that a person may do to a Job, and its deletion at last."""
-    path, shown = quote(job_id, safe=""), str(escape(job_id))
+    path, shown = segment(job_id), str(escape(job_id))
     listed = person.get("/admin/jobs/list", params={"q": job_id})
     assert listed.status_code == 200 and f"/admin/jobs/details/{path}" in listed.text
     for page in (f"jobs/details/{path}", f"jobs/edit/{path}", f"jobs/{path}/run"):
