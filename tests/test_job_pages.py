@@ -123,8 +123,16 @@ def test_switching_clearing_and_deleting_many(hub: Hub) -> None:
 
     ids = "a-1\nb-1"
     answer = hub.post("/admin/jobs-bulk/disable", ids=ids, back="/admin/jobs/list?q=x")
-    assert answer.headers["location"] == "/admin/jobs/list?q=x&said=disabled&n=2"
+    assert answer.headers["location"] == "/admin/jobs/list?q=x&said=disabled&n=2&undo=a-1%0Ab-1"
     assert not hub.sql("SELECT FROM jobs WHERE enabled")
+    page = hub.page(answer.headers["location"])
+    assert "Disabled 2 Jobs." in page and 'action="/admin/jobs-bulk/enable"' in page and ">Undo<" in page
+    hub.post("/admin/jobs-bulk/enable", ids="a-1")
+    answer = hub.post("/admin/jobs-bulk/disable", ids=ids, back="/admin/jobs/list?q=x&said=enabled&n=1")
+    assert answer.headers["location"] == "/admin/jobs/list?q=x&said=disabled&n=1&undo=a-1", (
+        "what was not changed"
+    )
+    assert "Disabled 1 Job." in hub.page(answer.headers["location"])
     assert (
         hub.post("/admin/jobs-bulk/enable", ids=ids, back="//evil")
         .headers["location"]
@@ -144,7 +152,7 @@ def test_switching_clearing_and_deleting_many(hub: Hub) -> None:
     assert not hub.sql("SELECT FROM jobs")
     actions = [row["action"] for row in hub.sql("SELECT action FROM audit ORDER BY id OFFSET 1")]
     assert actions == [
-        *["job.disable"] * 2, *["job.enable"] * 2, *["job.clear"] * 2, "run.cancel", *["job.delete"] * 2,
+        *["job.disable"] * 2, "job.enable", "job.disable", *["job.enable"] * 2, *["job.clear"] * 2, "run.cancel", *["job.delete"] * 2,
     ]  # fmt: skip
 
 
@@ -433,3 +441,43 @@ def test_the_job_page_shows_fires_and_marks_those_a_clock_change_moves(hub: Hub)
     assert "Does nothing." in page
     for tab in ("configuration", "revisions", "nonsense"):
         hub.page(f"/admin/jobs/details/sync-1?tab={tab}")
+
+
+def test_the_list_asked_by_itself_gives_rows_with_their_state(hub: Hub) -> None:
+    insert_job(hub, "a-1")
+    insert_job(hub, "b-1")
+    insert_run(hub, "SUCCESS", "a-1")
+    live = {"Hub-Live": "1"}
+
+    def rows(text: str) -> dict[str, str]:
+        return dict(re.findall(r'<tr data-key="([\w-]+)" data-v="(\w+)"', text))
+
+    first = hub.client.get("/admin/jobs/list", headers=live)
+    assert rows(first.text).keys() == {"a-1", "b-1"} and "<html" not in first.text
+    again = hub.client.get("/admin/jobs/list", headers={**live, "If-None-Match": first.headers["etag"]})
+    assert again.status_code == 304
+    insert_run(hub, "FAILURE", "b-1")
+    changed = rows(hub.client.get("/admin/jobs/list", headers=live).text)
+    assert changed["a-1"] == rows(first.text)["a-1"] and changed["b-1"] != rows(first.text)["b-1"]
+    page = hub.client.get("/admin/jobs/details/b-1", headers=live).text
+    assert 'data-live="head"' in page and "1 failure" in page
+
+
+def test_a_success_that_counts_failures_is_marked_wherever_it_is_listed(hub: Hub) -> None:
+    insert_job(hub)
+    run_id = insert_run(hub)
+    pages = ("/admin/jobs/list", "/admin/jobs/details/sync-1", "/admin/joblogs/list")
+    assert not any("some failed" in hub.page(path) for path in pages)
+    hub.sql(
+        "UPDATE job_logs SET message = '', result = '{\"total\": 7, \"failed\": 2}' WHERE id = $1", run_id
+    )
+    assert all("some failed" in hub.page(path) for path in pages)
+    assert "total 7 · failed 2" in hub.page(pages[1]), "the figures stand in for a message"
+
+
+def test_every_page_tells_in_its_title_how_many_jobs_fail(hub: Hub) -> None:
+    insert_job(hub)
+    insert_run(hub, "FAILURE")
+    for path in ("/admin/", "/admin/jobs/list", "/admin/joblogs/list", "/admin/more", "/admin/audit"):
+        page = hub.page(path)
+        assert "<title>(1) ✖ " in page and "favicon-fail.svg" in page, path

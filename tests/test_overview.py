@@ -62,14 +62,14 @@ def test_the_verdict_takes_the_first_rule_that_holds(hub: Hub) -> None:
     hub.sql("UPDATE hubs SET taken = 0")
     hub.sql("UPDATE jobs SET timeout_s = 5")
     going = ran(hub, "RUNNING")
-    assert verdict(hub) == "Runs still going after their timeout: 1"
+    assert verdict(hub) == "1 run is still going after its timeout"
     hub.sql("UPDATE jobs SET timeout_s = 0")
     hub.sql("UPDATE job_logs SET revision_id = (SELECT revision_id FROM jobs)")
     for _ in range(5):
         ran(hub, "SUCCESS", "20 min")
-    assert verdict(hub) == "Runs unusually slow: 1"
+    assert verdict(hub) == "1 run is unusually slow"
     ran(hub, "FAILURE", reason="timeout")
-    assert verdict(hub) == "Jobs failing: 1"
+    assert verdict(hub) == "1 Job is failing"
     hub.sql(
         "UPDATE job_logs SET status = 'CANCELLED', finished_at = now(), lease_expires_at ="
         " NULL WHERE id = $1",
@@ -127,9 +127,10 @@ def test_fragments_say_when_nothing_has_changed(hub: Hub) -> None:
     first = hub.client.get("/admin/", headers=live)
     assert first.status_code == 200 and "<html" not in first.text and 'data-live="verdict"' in first.text
     etag = first.headers["etag"]
+    assert hub.client.get("/admin/", headers={**live, "If-None-Match": etag}).status_code == 304
     ran(hub, "FAILURE", reason="timeout")
     changed = hub.client.get("/admin/", headers={**live, "If-None-Match": etag})
-    assert changed.status_code == 200 and "Jobs failing: 1" in changed.text
+    assert changed.status_code == 200 and "1 Job is failing" in changed.text
     blocks = [
         dict(re.findall(r'data-live="(\w+)" data-v="(\w+)"', answer.text)) for answer in (first, changed)
     ]

@@ -106,7 +106,10 @@ async def all_tags(db: Database) -> list[str]:
 _LATEST = """
 SELECT l.* FROM unnest($1::text[]) AS wanted(job_id), LATERAL (
     SELECT id, job_id, status, reason, trigger, attempt, scheduled_for, queued_at, started_at, finished_at,
-           not_before, left(message, 200) AS excerpt, triggered_by
+           not_before, left(message, 200) AS excerpt, triggered_by,
+           CASE WHEN pg_column_size(result) < 2000 THEN result END AS result,
+           CASE WHEN status = 'SUCCESS' AND pg_column_size(result) < 20000 AND jsonb_typeof(result -> 'failed') = 'number'
+               THEN (result -> 'failed')::numeric > 0 ELSE false END AS has_failed
     FROM job_logs WHERE job_logs.job_id = wanted.job_id ORDER BY id DESC LIMIT $2
 ) l
 """

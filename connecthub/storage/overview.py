@@ -56,14 +56,23 @@ async def read_state(db: Database) -> Row:
     return row
 
 
+_JOBS_FAILING = """
+FROM jobs j LEFT JOIN LATERAL (
+    SELECT id, status FROM job_logs l
+    WHERE l.job_id = j.id AND l.status IN ('SUCCESS', 'FAILURE', 'LOST') ORDER BY l.id DESC LIMIT 1
+) bad ON true
+WHERE j.enabled AND (j.schedule_error IS NOT NULL OR bad.status IN ('FAILURE', 'LOST'))
+"""
+
+
+async def count_failing(db: Database) -> int:
+    """How many enabled Jobs failing_jobs() would tell of."""
+    return int(await db.fetchval(f"SELECT count(*) {_JOBS_FAILING}"))
+
+
 _FAILING = f"""
 WITH failing AS (
-    SELECT j.id AS job_id, j.name, j.timezone, j.schedule_error, bad.id, bad.status
-    FROM jobs j LEFT JOIN LATERAL (
-        SELECT id, status FROM job_logs l
-        WHERE l.job_id = j.id AND l.status IN ('SUCCESS', 'FAILURE', 'LOST') ORDER BY l.id DESC LIMIT 1
-    ) bad ON true
-    WHERE j.enabled AND (j.schedule_error IS NOT NULL OR bad.status IN ('FAILURE', 'LOST'))
+    SELECT j.id AS job_id, j.name, j.timezone, j.schedule_error, bad.id, bad.status {_JOBS_FAILING}
 ), shown AS (SELECT *, count(*) OVER () AS total FROM failing ORDER BY id DESC NULLS LAST LIMIT {SHOWN})
 SELECT s.job_id, s.name, s.timezone, s.schedule_error, s.total, l.id, l.status, l.reason, l.finished_at,
        left(l.message, 300) AS excerpt, streak.*, good.finished_at AS last_success

@@ -16,8 +16,12 @@ from connecthub.web import times
 from connecthub.web.charts import progress
 from connecthub.web.live import version
 from connecthub.web.roles import may
+from connecthub.web.run_words import says
 from connecthub.web.views import pretty
 from connecthub.web.words import LANGUAGES, say, say_reason
+
+# What a page was told to say once, about what was done a moment ago: no part of its address.
+FLASH = ("said", "n", "undo")
 
 
 def install(env: jinja2.Environment) -> None:
@@ -36,6 +40,7 @@ def install(env: jinja2.Environment) -> None:
         seconds_long=times.seconds_long,
         seconds=lambda n: timedelta(seconds=n),
         progress=progress,
+        says=says,
     )
     env.filters.update(
         when=times.when,
@@ -116,7 +121,8 @@ def _duration(context: Context, begin: datetime | None, end: datetime | None) ->
 @jinja2.pass_context
 def _link(context: Context, **changes: Any) -> str:
     """The query of this page with some parameters changed."""
-    return link_to("", **{**context["request"].query_params, **changes})
+    kept = {name: value for name, value in context["request"].query_params.items() if name not in FLASH}
+    return link_to("", **{**kept, **changes})
 
 
 def link_to(path: str, **parameters: object) -> str:

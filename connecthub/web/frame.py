@@ -35,6 +35,7 @@ class FrameRoutes:
         """To be guarded by roles.NEEDED, by name."""
         return [
             Route("/more", self.more, name="more"),
+            Route("/keys", self.keys, name="keys"),
             Route("/search", self.search, name="search"),
             Route("/pause", self.pause, name="pause", methods=["GET", "POST"]),
             Route("/resume", self.resume, name="resume", methods=["POST"]),
@@ -43,6 +44,10 @@ class FrameRoutes:
     async def more(self, request: Request) -> Response:
         """What the phone's bottom bar has no room for."""
         return await self._page(request, "more.html")
+
+    async def keys(self, request: Request) -> Response:
+        """The keyboard shortcuts."""
+        return await self._page(request, "keys.html")
 
     async def search(self, request: Request) -> Response:
         """`#18431` opens that run, an exact id that Job, anything else the list of Jobs."""

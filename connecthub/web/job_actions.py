@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,7 +24,7 @@ from connecthub.storage.jobs import read_job
 from connecthub.storage.requests import request_run
 from connecthub.web.auth import actor
 from connecthub.web.config_fields import MISSING, fields_of, show
-from connecthub.web.display import segment
+from connecthub.web.display import FLASH, segment
 from connecthub.web.fields import read_form
 from connecthub.web.form import Errors, Reader
 from connecthub.web.guard import wants_json
@@ -38,6 +38,7 @@ from connecthub.web.words import say
 Page = Callable[..., Awaitable[Response]]
 ACTIONS = ("run", "enable", "disable", "clear", "delete")
 _LIST = "/admin/jobs/list"
+_LONGEST_UNDO = 2000  # characters of ids that an address has room for
 _NAMED = 5  # so many names are told, the others counted
 
 
@@ -117,7 +118,7 @@ class JobActions:
     async def _switch(self, request: Request, enabled: bool) -> Response:
         form = await read_form(request)
         changed = await switch_jobs(self._database, _ids(form), enabled, actor(request))
-        return _back(form, "enabled" if enabled else "disabled", len(changed))
+        return _back(form, "enabled" if enabled else "disabled", len(changed), "\n".join(changed))
 
     async def run_many(self, request: Request) -> Response:
         """Start one run of each Job."""
@@ -260,11 +261,14 @@ def _ids(form: dict[str, str]) -> list[str]:
     return list(dict.fromkeys(filter(None, form.get("ids", "").split("\n"))))
 
 
-def _back(form: dict[str, str], said: str, count: int) -> Response:
-    """Where the person came from, with what was done."""
-    path = inside(form.get("back", _LIST))
-    joint = "&" if urlsplit(path).query else "?"
-    return RedirectResponse(f"{path}{joint}said={said}&n={count}", 303)
+def _back(form: dict[str, str], said: str, count: int, undo: str = "") -> Response:
+    """Where the person came from, with what was done; `undo`: the ids to take it back for."""
+    url = urlsplit(inside(form.get("back", _LIST)))
+    query = [(name, value) for name, value in parse_qsl(url.query) if name not in FLASH]
+    query += [("said", said), ("n", str(count))]
+    if undo and len(undo) < _LONGEST_UNDO:
+        query.append(("undo", undo))
+    return RedirectResponse(f"{url.path}?{urlencode(query)}", 303)
 
 
 def _no_job(request: Request, job_id: str) -> RefusedRequest:

@@ -111,7 +111,7 @@ class JobAdmin(HubView, model=Job):
         runs = (await newest_runs(self.database, [job_id], _BARS))[job_id]
         health = await job_health(self.database, job_id)
         context: dict[str, Any] = {"tab": tab, "tabs": TABS, "handler": handler, "runs": runs[:_LATEST]}
-        context |= {"health": health, "bars": bars(runs, health["usual_s"]), "now": now}
+        context |= {"health": health, "bars": bars(runs, health["usual_s"])}
         context |= self._schedule(job, request.state.language, now)
         context["old_code"] = await self._old_code(job["handler_path"])
         if tab == "configuration":

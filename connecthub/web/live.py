@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 _HEADER = "hub-live"
 # What a script counts on by itself is no change.
-_TICKING = re.compile(r"(<time [^>]*data-tick[^>]*>)[^<]*")
+_TICKING = re.compile(r'<time data-tick="now"[^>]*>[^<]*|data-now=\S+|(<time [^>]*data-tick[^>]*>)[^<]*')
 
 
 class Page(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -21,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 from connecthub.config import Settings
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
+from connecthub.storage.overview import count_failing
 from connecthub.web import display, job_words
 from connecthub.web.audit import AuditRoutes
 from connecthub.web.frame import FrameRoutes
@@ -43,6 +45,7 @@ log = logging.getLogger(__name__)
 Errors = dict[str, list[str]]
 
 _HERE = Path(__file__).parent
+_FAILING_S = 5.0  # so long a count of failing Jobs is good enough for a page's title
 
 
 class HubAdmin(Admin):
@@ -50,6 +53,7 @@ class HubAdmin(Admin):
 
     def __init__(self, app: Starlette, settings: Settings, database: Database, vault: Vault) -> None:
         self._settings, self._database, self._vault = settings, database, vault
+        self._failing, self._failing_until = 0, 0.0
         super().__init__(
             app,
             session_maker=async_sessionmaker(database.engine, expire_on_commit=False),
@@ -100,8 +104,18 @@ class HubAdmin(Admin):
         return next(view for view in self.views if isinstance(view, UserAdmin))
 
     async def page(self, request: Request, name: str, status: int = 200, **context: Any) -> Response:
-        """The template `name` in the frame."""
+        """The template `name` in the frame, whose title says how many Jobs are failing."""
+        if request.state.visit is not None and status < 500 and "failing_total" not in context:
+            context["failing_total"] = await self._failing_total()
         return await self.templates.TemplateResponse(request, name, context, status_code=status)
+
+    async def _failing_total(self) -> int:
+        if time.monotonic() >= self._failing_until:
+            self._failing, self._failing_until = (
+                await count_failing(self._database),
+                time.monotonic() + _FAILING_S,
+            )
+        return self._failing
 
     async def _part(self, request: Request, name: str, **context: Any) -> str:
         """The template `name` by itself."""

@@ -24,6 +24,7 @@ NEEDED: Final[dict[str, str]] = {
     "logout": VIEWER,
     "index": VIEWER,
     "more": VIEWER,
+    "keys": VIEWER,
     "search": VIEWER,
     "language": VIEWER,
     "account": VIEWER,

@@ -13,11 +13,10 @@ from starlette.requests import Request
 
 from connecthub.storage import run_lists
 from connecthub.storage.database import Database
-from connecthub.storage.jobs import Row
 from connecthub.storage.run_lists import RunFilter, Scatter
 from connecthub.web.charts import Point, scatter
 from connecthub.web.live import is_fragment
-from connecthub.web.run_words import figures_text, has_failed_parts, one_line
+from connecthub.web.run_words import has_failed_parts
 from connecthub.web.times import clock, length
 from connecthub.web.views import run_number
 from connecthub.web.words import say, say_reason
@@ -89,15 +88,9 @@ async def list_context(db: Database, request: Request) -> dict[str, Any]:
         "statuses": STATUSES,
         "triggers": TRIGGERS,
         "spans": tuple(SPANS),
-        "says": says,
         "has_failed_parts": has_failed_parts,
         "is_first": before is None and after is None,
     }
-
-
-def says(run: Row, language: str) -> str:
-    """What a run says in one line of a list: its message, else the figures of its result."""
-    return one_line(run["excerpt"]) or figures_text(run["result"], language)
 
 
 def _active(asked: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -132,5 +125,5 @@ def _draw(request: Request, plotted: Scatter, wanted: RunFilter) -> Markup | Non
     low, high = plotted.low, plotted.high
     if wanted.since is not None and not plotted.is_cut:
         low, high = min(low, wanted.since), max(high, wanted.until or now)
-    label = say(language, "scatter", n=f"{plotted.total:,}")
+    label = say(language, "scatter", n=plotted.total)
     return scatter(points, low, high, label, lambda seconds: length(seconds, language).replace(".0", ""))

@@ -87,7 +87,7 @@ def _skipped(run: Row, language: str, text: _Text, at: _At) -> Told:
         try:
             span = (datetime.fromisoformat(str(missed[name])) for name in ("from", "to"))
             begin, end = (at(moment) for moment in span)
-            lines.append(text("told.missed", n=missed.get("count", "?"), begin=begin, end=end))
+            lines.append(text("told.missed", n=int(missed["count"]), begin=begin, end=end))
         except (KeyError, ValueError, TypeError):
             pass
     if run["reason"] == "bad_schedule":
@@ -200,6 +200,11 @@ def figures_of(stored: str | None) -> dict[str, int | float]:
 def figures_text(stored: str | None, language: str) -> str:
     """`total 1,250 · failed 2`."""
     return " · ".join(f"{name} {number:,}" for name, number in figures_of(stored).items())
+
+
+def says(run: Row, language: str) -> str:
+    """What a run says in one line of a list: its message, else the figures of its result."""
+    return one_line(run["excerpt"]) or figures_text(run["result"], language)
 
 
 def has_failed_parts(run: Row) -> bool:

@@ -1,34 +1,5 @@
-// Lists and pages of Jobs: confirmations in a dialog instead of a page of their own, and the bar for many at once.
-
-async function openDialog(url) {
-  const answer = await fetch(url, { headers: { Accept: "text/html" } });
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const part = page.querySelector("[data-dialog-part]");
-  if (!part) {
-    location.assign(url);
-    return;
-  }
-  const dialog = document.createElement("dialog");
-  dialog.className = "hub-dialog";
-  dialog.append(document.importNode(part, true));
-  document.body.append(dialog);
-  dialog.addEventListener("close", () => dialog.remove());
-  dialog.addEventListener("click", (event) => {
-    if (event.target === dialog || event.target.closest("[data-close]")) {
-      event.preventDefault();
-      dialog.close();
-    }
-  });
-  dialog.showModal();
-}
-
-document.addEventListener("click", (event) => {
-  const link = event.target.closest("a[data-dialog]");
-  if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
-    event.preventDefault();
-    openDialog(link.href);
-  }
-});
+// Lists and pages of Jobs: switches that ask first, and the bar for many at once.
+import { openDialog } from "./dialog.js";
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
@@ -41,9 +12,6 @@ document.addEventListener("submit", (event) => {
   } else if (form.dataset.confirm) {
     event.preventDefault();
     openDialog(form.dataset.confirm);
-  } else if (form.method === "post") {
-    // A second click while the first is under way does nothing.
-    setTimeout(() => form.querySelectorAll("button").forEach((button) => (button.disabled = true)));
   }
 });
 
@@ -59,4 +27,11 @@ if (bar) {
   document.addEventListener("change", show);
   addEventListener("pageshow", show);
   show();
+}
+
+// What was said about the last action is no part of the address that is reloaded or passed on.
+const address = new URL(location.href);
+if (address.searchParams.has("said")) {
+  for (const name of ["said", "n", "undo"]) address.searchParams.delete(name);
+  history.replaceState(null, "", address);
 }

@@ -57,6 +57,8 @@ function replace(old, fresh) {
 
 function swap(page) {
   let held = false;
+  document.title = page.querySelector("title").textContent;
+  document.querySelector("link[rel=icon]").href = page.querySelector("link[rel=icon]").getAttribute("href");
   for (const block of document.querySelectorAll("[data-live]")) {
     const fresh = page.querySelector(`[data-live="${block.dataset.live}"]`);
     if (!fresh || fresh.dataset.v === block.dataset.v) continue;

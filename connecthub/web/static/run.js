@@ -26,9 +26,6 @@ document.addEventListener("click", (event) => {
   if (opener && $(opener.dataset.dialog)) { event.preventDefault(); $(opener.dataset.dialog).showModal(); }
   if (closer) { event.preventDefault(); closer.closest("dialog").close(); }
 });
-document.addEventListener("submit", (event) => {
-  for (const button of event.target.querySelectorAll("button")) setTimeout(() => { button.disabled = true; });
-});
 const asked = document.querySelector("dialog[open]");
 if (asked) { asked.removeAttribute("open"); asked.showModal(); }
 

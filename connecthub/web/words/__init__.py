@@ -23,9 +23,20 @@ LANGUAGES: Final = {
 }
 
 
+class _Number(int):
+    """A number in a text: `{n:Job|Jobs}` is the number with the noun that goes with it."""
+
+    def __format__(self, spec: str) -> str:
+        if "|" not in spec:
+            return super().__format__(spec)
+        one, many = spec.split("|")
+        return f"{int(self):,} {one if self == 1 else many}"
+
+
 def say(language: str, key: str, **values: object) -> str:
     """The text of `key`; `values` fill its places."""
-    return LANGUAGES[language][key].format(**values)
+    numbers = {name: _Number(value) for name, value in values.items() if type(value) is int}
+    return LANGUAGES[language][key].format(**{**values, **numbers})
 
 
 def say_reason(language: str, reason: str) -> str:

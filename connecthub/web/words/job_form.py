@@ -75,7 +75,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Only where the Job may safely run twice; needs at least 2 attempts.",
         "仅当任务可安全重复执行时使用，最多尝试须不少于 2。",
     ),
-    "error.summary": ("Not saved: {count} fields need a change.", "未保存：有 {count} 个字段需要修改。"),
+    "error.summary": (
+        "Not saved: {count:field needs|fields need} a change.",
+        "未保存：有 {count} 个字段需要修改。",
+    ),
     "error.secret_again": (
         "What was typed here is not kept: type it again.",
         "此处填写的内容未保留，请重新填写。",
@@ -120,7 +123,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "在允许的包中没有找到该处理器。",
     ),
     "pick_handler": ("Pick a handler to see what it does.", "选择处理器后显示说明。"),
-    "n_handlers": ("{n} handlers found", "找到 {n} 个处理器"),
+    "n_handlers": ("{n:handler|handlers} found", "找到 {n} 个处理器"),
     "show_fields": ("Show its fields", "显示参数字段"),
     "no_fields": (
         "This handler declares no Params: edit the JSON.",
@@ -137,7 +140,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "save_and_run": ("Save and run once", "保存并执行一次"),
     "discard": ("Discard", "放弃"),
     "first_error": ("Go to the first", "转到第一个"),
-    "about_to_save": ("About to save: {n} changes", "即将保存：{n} 处改动"),
+    "about_to_save": ("About to save: {n:change|changes}", "即将保存：{n} 处改动"),
     "nothing_changed": ("Nothing changed yet.", "尚无改动。"),
     "conflict": ("{by} has saved revision {number} meanwhile.", "{by} 刚刚保存了版本 {number}。"),
     "conflict_hint": (
