@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from connecthub.config import Settings
-from tests.web_hub import CANARY, GOOD, OWN, Hub, errors_of, insert_job, insert_run
+from tests.web_hub import CANARY, GOOD, OWN, Hub, add_user, errors_of, insert_job, insert_run
 
 pytest_plugins = ["tests.web_hub"]
 
@@ -481,3 +481,31 @@ def test_every_page_tells_in_its_title_how_many_jobs_fail(hub: Hub) -> None:
     for path in ("/admin/", "/admin/jobs/list", "/admin/joblogs/list", "/admin/more", "/admin/audit"):
         page = hub.page(path)
         assert "<title>(1) ✖ " in page and "favicon-fail.svg" in page, path
+
+
+def test_any_two_revisions_are_compared_without_a_secret(formed: Hub) -> None:
+    make(formed)
+    for hours in ("48", "96"):
+        fields = shown_form(formed, "/admin/jobs/edit/sync-1")
+        formed.post("/admin/jobs/edit/sync-1", **{**fields, "p.hours": hours, "s.token": f"{CANARY}-{hours}"})
+    page = formed.page("/admin/jobs/details/sync-1?tab=revisions&of=3&of=1")
+    compared = page[page.index('id="compared"') : page.index('id="compare"')]
+    assert "Revision 1 → Revision 3" in compared and "<ins>96</ins>" in compared and "48" not in compared
+    assert "replaced" in compared and "token" in compared and CANARY not in page
+    same = formed.page("/admin/jobs/details/sync-1?tab=revisions&of=2&of=2")
+    assert 'id="compared"' not in same
+    for wrong in ("of=1&of=99", "of=x&of=1", "of=-1&of=1", f"of=1&of={'9' * 30}"):
+        assert 'id="compared"' not in formed.page(f"/admin/jobs/details/sync-1?tab=revisions&{wrong}")
+
+
+def test_secrets_tell_when_and_by_whom_each_was_set(formed: Hub) -> None:
+    make(formed)
+    fields = shown_form(formed, "/admin/jobs/edit/sync-1")
+    add_user(formed, "li.na", "admin")
+    formed.log_in("li.na")
+    formed.post("/admin/jobs/edit/sync-1", **{**fields, "s.token": f"{CANARY}-2"})
+    for path in ("/admin/jobs/edit/sync-1", "/admin/jobs/details/sync-1?tab=configuration"):
+        page = formed.page(path)
+        rows = re.findall(r"<code>(user|token)</code>.*?</time> · ([\w.]+)", page, re.S)
+        assert sorted(rows) == [("token", "li.na"), ("user", "admin")], path
+        assert CANARY not in page

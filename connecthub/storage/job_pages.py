@@ -177,6 +177,18 @@ async def read_revision(db: Database, job_id: str, number: int) -> Row | None:
     return rows[0] if rows and rows[0]["number"] == number else None
 
 
+_OF_SECRETS = """
+SELECT saved_at, saved_by, secret_cfg FROM (
+    SELECT *, lag(secret_cfg) OVER (ORDER BY number) AS before FROM job_revisions WHERE job_id = $1
+) r WHERE secret_cfg IS DISTINCT FROM before ORDER BY number DESC LIMIT 50
+"""
+
+
+async def secret_revisions(db: Database, job_id: str) -> list[Row]:
+    """The newest revisions that changed the secrets, newest first: saved_at, saved_by, secret_cfg."""
+    return await db.fetch(_OF_SECRETS, job_id)
+
+
 async def revision_by_id(db: Database, job_id: str, revision_id: int) -> Row | None:
     """One revision of a Job by its id."""
     return await db.fetchrow(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from connecthub.errors import SecretError
 from connecthub.security.vault import Vault
+from connecthub.storage.jobs import Row
 
 PLAIN = (
     "name", "tags", "enabled", "cron_expr", "timezone", "handler_path", "misfire", "misfire_window_s",
@@ -91,6 +92,29 @@ def secret_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[C
             yield Change("secret_cfg", key, "added")
         elif _text(old[key]) != _text(new[key]):
             yield Change("secret_cfg", key, "changed")
+
+
+def last_changed(revisions: Sequence[Row], vault: Vault) -> dict[str, Row]:
+    """The revision that each key of the newest secrets has its value from; `revisions` come newest first.
+
+    Of a key that is older than what is kept, the oldest one that has it.
+    """
+    found: dict[str, Row] = {}
+    waiting: dict[str, str] | None = None
+    for revision in revisions:
+        try:
+            secrets = vault.decrypt(revision["secret_cfg"]) if revision["secret_cfg"] else {}
+        except SecretError:
+            break
+        if waiting is None:
+            waiting = {key: _text(value) for key, value in secrets.items()}
+        waiting = {
+            key: text for key, text in waiting.items() if _text(secrets.get(key)) == text and key in secrets
+        }
+        found |= dict.fromkeys(waiting, revision)
+        if not waiting:
+            break
+    return found
 
 
 def _text(value: Any) -> str:

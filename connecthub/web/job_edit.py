@@ -20,7 +20,7 @@ from connecthub.cron_words import explain, in_words
 from connecthub.errors import NotFoundError, RefusedError, ScheduleError
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
-from connecthub.storage.job_pages import job_health, revision_by_id
+from connecthub.storage.job_pages import job_health, revision_by_id, secret_revisions
 from connecthub.storage.jobs import Row, create_job, read_job, update_job
 from connecthub.storage.requests import request_run
 from connecthub.web.auth import actor
@@ -28,7 +28,7 @@ from connecthub.web.config_fields import MISSING, WrongField, fields_of, parse_j
 from connecthub.web.fields import read_form
 from connecthub.web.form import MISFIRE, OVERLAP, Values, new_values, posted_values, stored_values
 from connecthub.web.job_actions import details
-from connecthub.web.job_diff import Change, differences, for_audit
+from connecthub.web.job_diff import Change, differences, for_audit, last_changed
 from connecthub.web.job_save import Checked, Checker, Typed, secrets_of
 from connecthub.web.routes import RefusedRequest
 from connecthub.web.words import say
@@ -201,6 +201,11 @@ class JobEditor:
             for one in fields
         }
         stored = secrets_of(job, self._vault)
+        saved = (
+            last_changed(await secret_revisions(self._database, job["id"]), self._vault)
+            if stored and job
+            else {}
+        )
         secret_fields = {one.name: one for one in fields_of(handler.secrets if handler else None)}
         return {
             "found": found,
@@ -210,7 +215,7 @@ class JobEditor:
             "params_base": json.dumps(base, ensure_ascii=False),
             "unknown_keys": [key for key in base if key not in shown] if fields else [],
             "secret_rows": [
-                (key, secret_fields.get(key), key in (stored or {}))
+                (key, secret_fields.get(key), key in (stored or {}), saved.get(key))
                 for key in dict.fromkeys([*secret_fields, *(stored or {})])
             ],
             "unreadable": stored is None,

@@ -28,12 +28,14 @@ from connecthub.storage.job_pages import (
     list_jobs,
     list_revisions,
     newest_runs,
+    read_revision,
+    secret_revisions,
 )
 from connecthub.storage.jobs import Row, read_job
 from connecthub.storage.models import Job
 from connecthub.web.config_fields import fields_of
 from connecthub.web.job_charts import bars
-from connecthub.web.job_diff import Change, differences
+from connecthub.web.job_diff import Change, differences, last_changed
 from connecthub.web.job_save import secrets_of
 from connecthub.web.job_why import answer
 from connecthub.web.views import HubView
@@ -116,9 +118,11 @@ class JobAdmin(HubView, model=Job):
         context["old_code"] = await self._old_code(job["handler_path"])
         if tab == "configuration":
             context["secret_keys"] = sorted(secrets_of(job, self.vault) or {})
+            context["secrets_saved"] = last_changed(await secret_revisions(self.database, job_id), self.vault)
             context["fields"] = {one.name: one for one in fields_of(handler.params if handler else None)}
         elif tab == "revisions":
             context["revisions"] = await self._revisions(job_id)
+            context["compared"] = await self._compared(request, job_id)
         elif tab == "why":
             context |= await self._why(request, job, now)
         return context
@@ -155,6 +159,14 @@ class JobAdmin(HubView, model=Job):
             for row, before in zip(rows, older, strict=True)
         ][:_REVISIONS]
 
+    async def _compared(self, request: Request, job_id: str) -> tuple[Row, Row, Sequence[Change]] | None:
+        """The two revisions that the URL names, older first, and how they differ."""
+        numbers = sorted({int(text) for text in request.query_params.getlist("of") if _is_number(text)})[:2]
+        rows = [await read_revision(self.database, job_id, number) for number in numbers]
+        if len(rows) != 2 or rows[0] is None or rows[1] is None:
+            return None
+        return rows[0], rows[1], differences(dict(rows[0]), dict(rows[1]), self.vault)
+
     async def _why(self, request: Request, job: Row, now: datetime) -> dict[str, Any]:
         """The answer for the moment of the URL, and the fire times of late to pick from."""
         zone, wrong = _zone(request.query_params.get("zone"), job["timezone"])
@@ -184,6 +196,10 @@ def asked(request: Request) -> tuple[JobFilter, str]:
     state, sort = query.get("state", ""), query.get("sort", "")
     wanted = JobFilter(query.get("q", "").strip(), query.get("tag", ""), state if state in STATES else "all")
     return wanted, sort if sort in SORTS else "failing"
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _zone(name: str | None, default: str) -> tuple[ZoneInfo, bool]:

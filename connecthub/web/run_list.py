@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -76,7 +77,7 @@ async def list_context(db: Database, request: Request) -> dict[str, Any]:
         plotted = await run_lists.plot_runs(db, wanted)
         context = {
             "scatter": plotted,
-            "scatter_svg": _draw(request, plotted, wanted),
+            "drawing": _draw(request, plotted, wanted),
             "reasons": await run_lists.reasons_seen(db),
         }
         context["count"] = await run_lists.count_runs(db, wanted)
@@ -108,7 +109,16 @@ def _local(wanted: RunFilter, asked: Mapping[str, str], zone: ZoneInfo) -> dict[
     return shown
 
 
-def _draw(request: Request, plotted: Scatter, wanted: RunFilter) -> Markup | None:
+@dataclass(frozen=True)
+class _Drawing:
+    """A scatter, and the span of time that it shows."""
+
+    svg: Markup
+    low: datetime
+    high: datetime
+
+
+def _draw(request: Request, plotted: Scatter, wanted: RunFilter) -> _Drawing | None:
     if plotted.low is None or plotted.high is None or len(plotted.points) < 2:
         return None
     language, zone = request.state.language, request.state.zone
@@ -126,4 +136,5 @@ def _draw(request: Request, plotted: Scatter, wanted: RunFilter) -> Markup | Non
     if wanted.since is not None and not plotted.is_cut:
         low, high = min(low, wanted.since), max(high, wanted.until or now)
     label = say(language, "scatter", n=plotted.total)
-    return scatter(points, low, high, label, lambda seconds: length(seconds, language).replace(".0", ""))
+    svg = scatter(points, low, high, label, lambda seconds: length(seconds, language).replace(".0", ""))
+    return _Drawing(svg, low, high)

@@ -1,5 +1,7 @@
 // The form of a Job while a person types: one debounced preview, which changes nothing and gets no secret.
 
+import "./json_editor.js";
+
 const form = document.getElementById("job-form");
 const secret = /^(s\.|nv\.|secret_cfg$)/;
 document.documentElement.classList.add("hub-has-js");
@@ -23,11 +25,15 @@ async function preview() {
   const mine = ++latest;
   const answer = await fetch("/admin/jobs/preview", { method: "POST", body: typed() });
   if (!answer.ok || mine !== latest) return; // what came in the meantime is newer
-  const { blocks, public_cfg: json } = await answer.json();
-  // Text, fields and what the fields were drawn from stay together, or a save would take a typed field for unchanged.
+  const { blocks, public_cfg: json, public_error: wrong } = await answer.json();
+  // Text, fields and what the fields were drawn from stay together, or a save would take a typed field for unchanged;
+  // a text that is no JSON changes no field.
   const area = form.elements.public_cfg;
-  const isAhead = document.activeElement === area && area.value !== json;
-  if (!isAhead && area.value !== json) area.value = json;
+  const isAhead = wrong.length > 0 || (document.activeElement === area && area.value !== json);
+  if (!isAhead && area.value !== json) {
+    area.value = json;
+    area.dispatchEvent(new Event("hub-set"));
+  }
   for (const [name, html] of Object.entries(blocks)) {
     const block = form.querySelector(`[data-block="${name}"]`);
     // A block that holds the focus, or a secret just typed, is never taken away under the hand.
@@ -40,6 +46,7 @@ async function preview() {
       block.dataset.html = html;
     }
   }
+  document.dispatchEvent(new Event("hub-swapped"));
   const base = form.querySelector("input[name=params_base]");
   if (base && !isAhead) base.value = json;
 }
@@ -47,6 +54,18 @@ async function preview() {
 function soon() {
   clearTimeout(timer);
   timer = setTimeout(preview, 300);
+}
+
+// One more row for a secret that no field stands for.
+function addSecret() {
+  const rows = form.querySelectorAll(".hub-secret-new");
+  const row = rows[rows.length - 1].cloneNode(true);
+  for (const input of row.querySelectorAll("input")) {
+    input.name = input.name.replace(/\d+/, rows.length + 1);
+    input.value = "";
+  }
+  rows[rows.length - 1].after(row);
+  row.querySelector("input").focus();
 }
 
 form.addEventListener("input", (event) => {
@@ -57,20 +76,16 @@ form.addEventListener("compositionend", soon);
 form.addEventListener("focusout", () => changed && soon());
 
 form.addEventListener("click", (event) => {
-  const { pick, cron, format } = event.target.closest("button")?.dataset ?? {};
+  const { pick, cron, more } = event.target.closest("button")?.dataset ?? {};
   if (pick !== undefined) {
     form.elements.handler_path.value = pick;
     form.querySelector(".hub-picker").open = false;
     form.elements.handler_path.focus();
   } else if (cron !== undefined) {
     form.elements.cron_expr.value = cron;
-  } else if (format !== undefined) {
-    const area = form.elements[format];
-    try {
-      area.value = JSON.stringify(JSON.parse(area.value), null, 2);
-    } catch {
-      return; // the preview says where it is wrong
-    }
+  } else if (more !== undefined) {
+    addSecret();
+    return;
   } else return;
   changed = true;
   soon();
