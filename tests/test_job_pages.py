@@ -152,7 +152,8 @@ def test_switching_clearing_and_deleting_many(hub: Hub) -> None:
     assert not hub.sql("SELECT FROM jobs")
     actions = [row["action"] for row in hub.sql("SELECT action FROM audit ORDER BY id OFFSET 1")]
     assert actions == [
-        *["job.disable"] * 2, "job.enable", "job.disable", *["job.enable"] * 2, *["job.clear"] * 2, "run.cancel", *["job.delete"] * 2,
+        *["job.disable"] * 2, "job.enable", "job.disable", *["job.enable"] * 2, *["job.clear"] * 2,
+        "run.cancel", *["job.delete"] * 2,
     ]  # fmt: skip
 
 
