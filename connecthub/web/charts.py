@@ -117,11 +117,13 @@ def scatter(
     least = min([point.seconds for point in points if point.seconds is not None] + [1])
     low_s = max([step for step in _STEPS if step <= least] + [_STEPS[0]])
     lines = [step for step in _STEPS if low_s < step <= top][-4:]
-    body = [_grid(_height(step, low_s, top), words(step)) for step in lines]
+    heights = [(_height(step, low_s, top), words(step)) for step in lines]
+    body = [_grid_line(y) for y, _ in heights]
     for point in points:
         x = round(1 + 98 * (point.at - low).total_seconds() / span, 2)
         y = _SKIPPED_Y if point.seconds is None else _height(point.seconds, low_s, top)
         body.append(_link(point.href, point.title, _mark(point.status, x, y)))
+    body += [_grid_text(y, text) for y, text in heights]  # last: no point hides them
     return _svg("hub-scatter", _SCATTER_HEIGHT, label, Markup("").join(body))
 
 
@@ -131,11 +133,12 @@ def _height(seconds: float, least: float, top: float) -> float:
     return round(124 - 112 * share, 1)
 
 
-def _grid(y: float, text: str) -> Markup:
-    return Markup(
-        '<line class="hub-m-grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-        '<text class="hub-m-text" x="2" y="{t}">{text}</text>'
-    ).format(y=y, t=round(y - 3, 1), text=text)
+def _grid_line(y: float) -> Markup:
+    return Markup('<line class="hub-m-grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>').format(y=y)
+
+
+def _grid_text(y: float, text: str) -> Markup:
+    return Markup('<text class="hub-m-text" x="2" y="{y}">{text}</text>').format(y=round(y - 3, 1), text=text)
 
 
 _SHAPES = {

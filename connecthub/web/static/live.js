@@ -3,6 +3,7 @@
 const EVERY = 5000;
 const words = document.getElementById("hub-words");
 const stale = document.getElementById("hub-stale");
+const clock = document.getElementById("hub-clock");
 const skew = Date.parse(words.dataset.now) - Date.now();
 let etag = "", failures = 0, isWaiting = false, goodAt = new Date();
 
@@ -25,8 +26,12 @@ function relative(s) {
   return fill(words.dataset[(past ? "ago" : "in") + unit.toUpperCase()], { n });
 }
 
+const timeOf = (moment) => new Date(moment).toLocaleTimeString("en-GB", { timeZone: words.dataset.zone });
+
 function tick() {
   const now = Date.now() + skew;
+  clock.hidden = false;
+  clock.lastChild.textContent = timeOf(now);
   for (const time of document.querySelectorAll("time[data-tick]")) {
     const since = (now - Date.parse(time.dateTime)) / 1000, ahead = Math.max(-since, 0);
     let text = null;
@@ -35,7 +40,7 @@ function tick() {
     else if (time.dataset.tick === "countdown")
       text = ahead < 1 ? words.dataset.due : ahead < 3600 ? `${Math.floor(ahead / 60)}:${two(Math.floor(ahead % 60))}` : length(ahead);
     else if (failures < 2)  // "as of": the moment of the last good answer
-      text = goodAt.toLocaleTimeString("en-GB", { timeZone: words.dataset.zone });
+      text = timeOf(goodAt);
     if (text !== null && time.textContent !== text) time.textContent = text;
   }
 }
@@ -105,7 +110,8 @@ export async function refresh() {
     failures += 1;
   }
   stale.hidden = failures < 2;
-  if (failures >= 2) stale.textContent = words.dataset.stale.replace("{at}", goodAt.toLocaleTimeString("en-GB", { timeZone: words.dataset.zone }));
+  clock.classList.toggle("hub-is-stale", failures >= 2);
+  if (failures >= 2) stale.textContent = words.dataset.stale.replace("{at}", timeOf(goodAt));
   tick();
 }
 

@@ -27,6 +27,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "key.save": ("Save", "保存"),
     "key.list": ("This list", "本列表"),
     "pause": ("Pause", "暂停调度"),
+    "pause_all": ("Pause all", "全部暂停"),
     "resume": ("Resume", "恢复调度"),
     "pause_question": ("Pause all hubs?", "暂停所有节点的调度？"),
     "pause_says": (

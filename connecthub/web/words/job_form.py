@@ -123,6 +123,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "在允许的包中没有找到该处理器。",
     ),
     "pick_handler": ("Pick a handler to see what it does.", "选择处理器后显示说明。"),
+    "has_errors": ("has errors", "有错误"),
     "one_more_key": ("One more key", "再加一个"),
     "json.at": ("Line {line}, column {column}: {what}", "第 {line} 行第 {column} 列：{what}"),
     "json.comma": ("a comma is missing, or what is open is not closed", "缺少逗号，或括号未闭合"),
