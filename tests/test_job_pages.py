@@ -510,3 +510,18 @@ def test_secrets_tell_when_and_by_whom_each_was_set(formed: Hub) -> None:
         rows = re.findall(r"<code>(user|token)</code>.*?</time> · ([\w.]+)", page, re.S)
         assert sorted(rows) == [("token", "li.na"), ("user", "admin")], path
         assert CANARY not in page
+
+
+def test_a_form_sent_twice_starts_one_run(hub: Hub) -> None:
+    insert_job(hub)
+    path = "/admin/jobs/sync-1/run"
+    fields = shown_form(hub, path)
+    first, second = (hub.post(path, **fields).headers["location"] for _ in range(2))
+    assert first == second and len(hub.sql("SELECT FROM job_logs")) == 1
+    assert len(hub.sql("SELECT FROM audit WHERE action = 'job.run'")) == 1
+    assert hub.post(path, **shown_form(hub, path)).headers["location"] != first, (
+        "shown anew it is another wish"
+    )
+    for token in ({}, {}, {"token": "none"}, {"token": "none"}):
+        hub.post(path, **token)
+    assert len(hub.sql("SELECT FROM job_logs")) == 6, "without a token nothing is the same"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from connecthub.errors import NotFoundError, RefusedError
 from connecthub.storage import audit
@@ -27,6 +27,11 @@ RETURNING id
 """
 
 
+# The lock holds back a second click until the first has its run. The look is a statement of its own, after it.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1 || ':run:' || $2, 0))"
+_ASKED = "SELECT id FROM job_logs WHERE idempotency_key = $1 || ':run:' || $2 ORDER BY id LIMIT 1"
+
+
 async def request_run(
     db: Database,
     job_id: str,
@@ -34,14 +39,22 @@ async def request_run(
     actor: Actor,
     params: dict[str, Any] | None = None,
     trigger: str = "manual",
+    token: UUID | None = None,
 ) -> int:
     """Queue a run of the Job now, `params` overriding its public_cfg for this once; the run's id.
 
-    A disabled Job runs too, and beside a run that is going. Raises NotFoundError.
+    A disabled Job runs too, and beside a run that is going. `token` names one asking: asked again with it, the run
+    of the first time is given, and no other is made. Raises NotFoundError.
     """
     overrides = None if params is None else json.dumps(params, ensure_ascii=False)
     async with db.transaction() as connection:
-        run_id = await connection.fetchval(_RUN, job_id, trigger, str(uuid4()), overrides, actor.username)
+        name = str(token or uuid4())
+        if token is not None:
+            await connection.execute(_LOCK, job_id, name)
+            made = await connection.fetchval(_ASKED, job_id, name)
+            if made is not None:
+                return int(made)
+        run_id = await connection.fetchval(_RUN, job_id, trigger, name, overrides, actor.username)
         if run_id is None:
             raise NotFoundError(f"there is no Job {job_id}")
         # Of overrides only the names: a person may have typed a secret into the wrong field.

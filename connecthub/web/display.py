@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
+from uuid import uuid4
 
 import jinja2
 from jinja2.runtime import Context
@@ -40,6 +41,7 @@ def install(env: jinja2.Environment) -> None:
         seconds_long=times.seconds_long,
         seconds=lambda n: timedelta(seconds=n),
         progress=progress,
+        new_token=uuid4,
         says=says,
     )
     env.filters.update(

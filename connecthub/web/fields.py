@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,6 +18,14 @@ async def read_form(request: Request) -> dict[str, str]:
     if not all(is_storable(value) for value in fields.values()):
         raise HTTPException(400, "bad_request")
     return {name: value.replace("\r\n", "\n") for name, value in fields.items()}
+
+
+def token_of(form: dict[str, str]) -> UUID | None:
+    """What tells one showing of a form from the next, so that it is obeyed once; None without."""
+    try:
+        return UUID(form.get("token", ""))
+    except ValueError:
+        return None
 
 
 def is_storable(text: str) -> bool:

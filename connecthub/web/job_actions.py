@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
+from uuid import UUID
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -25,7 +26,7 @@ from connecthub.storage.requests import request_run
 from connecthub.web.auth import actor
 from connecthub.web.config_fields import MISSING, fields_of, show
 from connecthub.web.display import FLASH, segment
-from connecthub.web.fields import read_form
+from connecthub.web.fields import read_form, token_of
 from connecthub.web.form import Errors, Reader
 from connecthub.web.guard import wants_json
 from connecthub.web.job_diff import differences, for_audit
@@ -125,7 +126,7 @@ class JobActions:
         form = await read_form(request)
         ids = [row["id"] for row in (await weigh(self._database, _ids(form))).jobs]
         for job_id in ids:
-            await request_run(self._database, job_id, actor=actor(request))
+            await request_run(self._database, job_id, actor=actor(request), token=token_of(form))
         return _back(form, "started", len(ids))
 
     async def clear(self, request: Request) -> Response:
@@ -211,7 +212,8 @@ class JobActions:
             if public is not None and not errors:
                 if form.get("try") == "1" and handler is not None and handler.has_dry_run:
                     public["dry_run"] = True
-                return await self._start(request, job_id, overrides(json.loads(job["public_cfg"]), public))
+                changed = overrides(json.loads(job["public_cfg"]), public)
+                return await self._start(request, job_id, changed, token_of(form))
         weight = await weigh(self._database, [job_id])
         context = {
             "job": job,
@@ -226,9 +228,13 @@ class JobActions:
         }
         return await self._page(request, "job_run.html", 400 if errors else 200, **context)
 
-    async def _start(self, request: Request, job_id: str, params: dict[str, Any] | None) -> Response:
+    async def _start(
+        self, request: Request, job_id: str, params: dict[str, Any] | None, token: UUID | None
+    ) -> Response:
         try:
-            run_id = await request_run(self._database, job_id, actor=actor(request), params=params)
+            run_id = await request_run(
+                self._database, job_id, actor=actor(request), params=params, token=token
+            )
         except NotFoundError:
             raise _no_job(request, job_id) from None
         if wants_json(request.headers):

@@ -25,7 +25,7 @@ from connecthub.storage.jobs import Row, create_job, read_job, update_job
 from connecthub.storage.requests import request_run
 from connecthub.web.auth import actor
 from connecthub.web.config_fields import MISSING, WrongField, fields_of, parse_json, show
-from connecthub.web.fields import read_form
+from connecthub.web.fields import read_form, token_of
 from connecthub.web.form import MISFIRE, OVERLAP, Values, new_values, posted_values, stored_values
 from connecthub.web.job_actions import details
 from connecthub.web.job_diff import Change, differences, for_audit, last_changed
@@ -107,7 +107,9 @@ class JobEditor:
             return await self._form(request, checked, job, typed)
         said = "" if job is None or checked.changes else "?said=unchanged"
         if posted.get("then") == "run":
-            run_id = await request_run(self._database, values["id"], actor=actor(request))
+            run_id = await request_run(
+                self._database, values["id"], actor=actor(request), token=token_of(posted)
+            )
             return RedirectResponse(f"/admin/joblogs/details/{run_id}", 303)
         return RedirectResponse(details(values["id"]) + said, 303)
 
