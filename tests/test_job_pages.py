@@ -525,3 +525,11 @@ def test_a_form_sent_twice_starts_one_run(hub: Hub) -> None:
     for token in ({}, {}, {"token": "none"}, {"token": "none"}):
         hub.post(path, **token)
     assert len(hub.sql("SELECT FROM job_logs")) == 6, "without a token nothing is the same"
+
+
+def test_the_preview_says_what_the_policies_mean(formed: Hub) -> None:
+    make(formed)
+    answer = formed.post(
+        "/admin/jobs/preview", **{**GOOD, "of": "sync-1", "max_attempts": "3", "retry_delays": "60, 300"}
+    ).json()
+    assert "Tried 3 times at most, after 1 min, 5 min." in answer["blocks"]["policies"]

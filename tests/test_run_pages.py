@@ -253,3 +253,21 @@ def test_the_page_of_a_run_says_which_code_it_was(hub: Hub) -> None:
     hub.sql("UPDATE job_logs SET meta = $1", json.dumps({"code": code}))
     page = re.sub(r"<[^>]+>", "", hub.page(f"/admin/joblogs/details/{run_id}?tab=configuration"))
     assert "Codewebjobs.jobs SHA-256 0123456789abcdef · commit 89abcdef0123" in page
+
+
+def test_a_retry_that_the_state_forbids_is_shown_with_the_reason(hub: Hub) -> None:
+    insert_job(hub)
+    run_id = insert_run(hub, "FAILURE")
+    assert 'btn" disabled>Retry' not in hub.page(f"/admin/joblogs/details/{run_id}")
+    hub.sql("UPDATE job_logs SET lease_expires_at = clock_timestamp() + interval '1 min'")
+    page = hub.page(f"/admin/joblogs/details/{run_id}")
+    assert 'btn" disabled>Retry as it ran</button>' in page and "still running: wait until" in page
+
+
+def test_a_relative_span_offers_a_link_that_stays(hub: Hub) -> None:
+    insert_job(hub)
+    insert_run(hub)
+    page = hub.page("/admin/joblogs/list?span=24h&status=SUCCESS")
+    link = re.search(r'href="(\?[^"]*)">link with fixed times<', page)
+    assert link and "span" not in link[1] and "status=SUCCESS" in link[1]
+    assert "1 match" in hub.page(f"/admin/joblogs/list{link[1]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -30,6 +31,7 @@ from connecthub.web.form import MISFIRE, OVERLAP, Values, new_values, posted_val
 from connecthub.web.job_actions import details
 from connecthub.web.job_diff import Change, differences, for_audit, last_changed
 from connecthub.web.job_save import Checked, Checker, Typed, secrets_of
+from connecthub.web.job_words import policies
 from connecthub.web.routes import RefusedRequest
 from connecthub.web.words import say
 
@@ -224,6 +226,7 @@ class JobEditor:
             "errors": checked.errors,
             "values": values,
             "job": job,
+            "policy_lines": _policy_lines(checked, request.state.language),
             **_schedule(values, request.state.language),
         }
 
@@ -240,10 +243,14 @@ class JobEditor:
             name: await self._part(
                 request, "job_form_parts.html", part=name, **parts, changes=checked.changes
             )
-            for name in ("schedule", "fields", "secrets", "about", "difference")
+            for name in ("schedule", "fields", "secrets", "about", "difference", "policies")
         }
         return JSONResponse({"blocks": blocks, "public_cfg": checked.values["public_cfg"],
                              "public_error": checked.errors.get("public_cfg", [])})  # fmt: skip
+
+
+def _policy_lines(checked: Checked, language: str) -> list[str]:
+    return policies(asdict(checked.definition), language) if checked.definition else []
 
 
 def _ask_secrets_again(checked: Checked, typed: Typed, language: str) -> None:

@@ -24,7 +24,8 @@ function isTouched(block) {
 async function preview() {
   const mine = ++latest;
   const answer = await fetch("/admin/jobs/preview", { method: "POST", body: typed() });
-  if (!answer.ok || mine !== latest) return; // what came in the meantime is newer
+  if (answer.redirected) signedOut.hidden = false;
+  if (!answer.ok || answer.redirected || mine !== latest) return; // what came in the meantime is newer
   const { blocks, public_cfg: json, public_error: wrong } = await answer.json();
   // Text, fields and what the fields were drawn from stay together, or a save would take a typed field for unchanged;
   // a text that is no JSON changes no field.
@@ -98,8 +99,28 @@ addEventListener("keydown", (event) => {
   }
 });
 
-form.addEventListener("submit", () => {
-  changed = false;
+// A session may have ended while a person typed: a post would lead to the log-in and lose it all.
+const signedOut = document.getElementById("signed-out");
+let isSignedIn = false;
+form.addEventListener("submit", async (event) => {
+  if (isSignedIn) {
+    isSignedIn = changed = false;
+    return;
+  }
+  event.preventDefault();
+  const answer = await fetch("/admin/keys", { redirect: "manual", cache: "no-store" }).catch(() => null);
+  isSignedIn = answer?.type !== "opaqueredirect";
+  signedOut.hidden = isSignedIn;
+  if (isSignedIn) form.requestSubmit(event.submitter);
+});
+
+// The part of the cron expression that the caret is in.
+const cronParts = document.querySelectorAll("#cron-parts > span");
+document.addEventListener("selectionchange", () => {
+  const field = form.elements.cron_expr;
+  const before = document.activeElement === field ? field.value.slice(0, field.selectionStart).trimStart() : null;
+  const at = before === null ? -1 : before.split(/\s+/).length - 1;
+  cronParts.forEach((part, index) => part.classList.toggle("hub-is-here", index === at));
 });
 addEventListener("beforeunload", (event) => {
   if (changed) event.preventDefault();

@@ -49,9 +49,23 @@ function lineOf(line) {
   return row;
 }
 
+// Offset, level and text; a cut is text only.
+const textOf = (row) => (row.children.length ? [...row.children].slice(1, 4).map((part) => part.textContent).join(" ") : row.textContent);
+
+// One button, which goes to the line that is pointed at.
+const lineCopy = element("button", "", { type: "button", className: "hub-copy hub-copy-line ti ti-copy", title: log.dataset.word });
+lineCopy.setAttribute("aria-label", log.dataset.word);
+for (const kind of ["mouseover", "focusin"])
+  log.addEventListener(kind, (event) => {
+    const row = event.target.closest(".hub-ln");
+    if (!row || lineCopy.parentNode === row) return;
+    lineCopy.dataset.copy = textOf(row);
+    row.append(lineCopy);
+  });
+
 function matches(row) {
   const text = find.value.toLowerCase();
-  return (!level.value || row.dataset.level === level.value) && (!text || row.lastChild.textContent.toLowerCase().includes(text));
+  return (!level.value || row.dataset.level === level.value) && (!text || row.children[3].textContent.toLowerCase().includes(text));
 }
 
 function filter() {
@@ -140,7 +154,7 @@ $("log-wrap").addEventListener("click", (event) => event.currentTarget.setAttrib
 $("log-copy").addEventListener("click", async (event) => {
   const button = event.currentTarget, before = button.textContent;
   try {
-    await navigator.clipboard.writeText([...log.children].map((row) => row.textContent).join("\n"));
+    await navigator.clipboard.writeText([...log.children].map(textOf).join("\n"));
     button.textContent = button.dataset.copied;
     setTimeout(() => { button.textContent = before; }, 1500);
   } catch {  // plain HTTP has no clipboard: select instead

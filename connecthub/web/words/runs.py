@@ -128,6 +128,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "new_runs": ("{n} new runs", "{n} 条新执行"),
     "scatter": ("Time and duration of {n:run|runs}", "{n} 次执行的时间与耗时"),
     "scatter_thinned": ("worst run of each column drawn", "每列显示最差的一次"),
+    "fixed_times": ("link with fixed times", "固定时间的链接"),
     "drag_hint": ("drag to pick a span", "拖动选择时段"),
     "scatter_cut": ("newest {n} runs", "最近 {n} 次执行"),
     "message_text": ("Text of the message", "消息内容"),
