@@ -209,8 +209,9 @@ def says(run: Row, language: str) -> str:
 
 def has_failed_parts(run: Row) -> bool:
     """Whether a run that succeeded counts failures in its result."""
-    failed = figures_of(run["result"]).get("failed") if run["status"] == "SUCCESS" else None
-    return bool(failed)
+    value = json.loads(run["result"]) if run["status"] == "SUCCESS" and run["result"] else None
+    failed = value.get("failed") if isinstance(value, dict) else None
+    return isinstance(failed, int | float) and not isinstance(failed, bool) and failed > 0
 
 
 def next_attempt(chain: Sequence[Row], run: Row) -> Row | None:
