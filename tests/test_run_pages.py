@@ -109,7 +109,7 @@ def test_the_two_retries_differ_in_what_they_run(hub: Hub) -> None:
         "public_cfg.new",
         "secret_cfg.token",
         "secret_cfg.more",
-        "differences: 4",
+        "4 differences",
     ):
         assert text in page, text
     assert CANARY not in page and "<dialog" in page and " open>" in page
