@@ -58,7 +58,7 @@ def policies(job: Mapping[str, Any], language: str) -> list[str]:
         lines.append(say(language, "policy.no_timeout"))
     if job["max_attempts"] > 1:
         delays = job["retry_delays"][: job["max_attempts"] - 1]
-        told = ", ".join(span(language, delay) for delay in delays) or span(language, 0)
+        told = say(language, "comma").join(span(language, delay) for delay in delays) or span(language, 0)
         lines.append(say(language, "policy.attempts", n=job["max_attempts"], delays=told))
     else:
         lines.append(say(language, "policy.one_attempt"))
