@@ -533,3 +533,22 @@ def test_the_preview_says_what_the_policies_mean(formed: Hub) -> None:
         "/admin/jobs/preview", **{**GOOD, "of": "sync-1", "max_attempts": "3", "retry_delays": "60, 300"}
     ).json()
     assert "Tried 3 times at most, after 1 min, 5 min." in answer["blocks"]["policies"]
+
+
+def test_of_many_jobs_a_list_asks_only_for_its_rows(hub: Hub) -> None:
+    hub.sql(
+        "INSERT INTO jobs (id, cron_expr, handler_path)"
+        " SELECT 'j-' || lpad(n::text, 4, '0'), '0 0 1 1 *', 'webjobs.jobs:PlainJob'"
+        " FROM generate_series(1, 1100) n"
+    )
+    first = hub.page("/admin/jobs/list")
+    assert "All 1100" in first
+    insert_run(hub, "FAILURE", "j-0001")
+    insert_run(hub, "FAILURE", "j-0900")
+    hub.sql("DELETE FROM jobs WHERE id = 'j-0002'")
+    fragment = hub.client.get("/admin/jobs/list", headers={"Hub-Live": "1"}).text
+    rows = re.findall(r'<tr data-key="(j-\d+)".*?</tr>', fragment, re.S)
+    assert rows == [f"j-{n:04}" for n in range(1, 51) if n != 2], "in the order that was shown"
+    assert fragment.count("hub-failure") == 1, "each as it is now"
+    again = hub.page("/admin/jobs/list")
+    assert "Failing 2" in again and again.index("j-0900") < again.index("j-0003")

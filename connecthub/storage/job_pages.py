@@ -47,7 +47,7 @@ WITH found AS (
     ) going ON true
     WHERE ($1 = '' OR j.id ILIKE $2 OR j.name ILIKE $2 OR j.handler_path ILIKE $2
            OR EXISTS (SELECT FROM unnest(j.tags) AS tag WHERE tag ILIKE $2))
-      AND ($3 = '' OR $3 = ANY(j.tags))
+      AND ($3 = '' OR $3 = ANY(j.tags)) AND ($4::text[] IS NULL OR j.id = ANY($4))
 )
 """
 _STATE = {
@@ -66,10 +66,10 @@ class JobFilter:
     tag: str = ""
     state: str = "all"
 
-    def values(self) -> tuple[str, str, str]:
-        """The arguments of the query."""
+    def values(self, job_ids: Sequence[str] | None = None) -> tuple[object, ...]:
+        """The arguments of the query, which looks at `job_ids` only where they are given."""
         escaped = self.q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        return self.q, f"%{escaped}%", self.tag
+        return self.q, f"%{escaped}%", self.tag, None if job_ids is None else list(job_ids)
 
 
 async def count_jobs(db: Database, wanted: JobFilter) -> dict[str, int]:
@@ -82,11 +82,23 @@ async def count_jobs(db: Database, wanted: JobFilter) -> dict[str, int]:
 async def list_jobs(db: Database, wanted: JobFilter, sort: str, limit: int, offset: int) -> list[Row]:
     """One page of the Jobs that match; `sort` is one of SORTS."""
     return await db.fetch(
-        f"{_FOUND} SELECT * FROM found WHERE {_STATE[wanted.state]} ORDER BY {SORTS[sort]}, id LIMIT $4 OFFSET $5",
+        f"{_FOUND} SELECT * FROM found WHERE {_STATE[wanted.state]} ORDER BY {SORTS[sort]}, id LIMIT $5 OFFSET $6",
         *wanted.values(),
         limit,
         offset,
     )
+
+
+async def jobs_again(db: Database, job_ids: Sequence[str]) -> list[Row]:
+    """The same columns of these Jobs, in this order; those that are gone are left out."""
+    rows = await db.fetch(f"{_FOUND} SELECT * FROM found", *JobFilter().values(job_ids))
+    by_id = {row["id"]: row for row in rows}
+    return [by_id[job_id] for job_id in job_ids if job_id in by_id]
+
+
+async def has_many_jobs(db: Database, many: int) -> bool:
+    """Whether there are more Jobs than that."""
+    return bool(await db.fetchval("SELECT EXISTS (SELECT FROM jobs OFFSET $1)", many))
 
 
 async def matching_ids(db: Database, wanted: JobFilter) -> list[str]:

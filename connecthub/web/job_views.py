@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqladmin.pagination import Pagination
@@ -24,7 +24,9 @@ from connecthub.storage.job_pages import (
     JobFilter,
     all_tags,
     count_jobs,
+    has_many_jobs,
     job_health,
+    jobs_again,
     list_jobs,
     list_revisions,
     newest_runs,
@@ -38,12 +40,15 @@ from connecthub.web.job_charts import bars
 from connecthub.web.job_diff import Change, differences, last_changed
 from connecthub.web.job_save import secrets_of
 from connecthub.web.job_why import answer
+from connecthub.web.live import is_fragment
+from connecthub.web.shared import MANY_JOBS, Shared
 from connecthub.web.views import HubView
 
 Revision = tuple[Row, list[Change] | None]
 
 TABS = ("overview", "configuration", "revisions", "why")
 _DOTS = 20
+_LISTS = 20  # pages of the list that are kept
 _BARS = 60
 _LATEST = 10
 _REVISIONS = 50
@@ -67,6 +72,18 @@ class JobList(Pagination):
         return self.wanted != JobFilter()
 
 
+class _Asked(NamedTuple):
+    """What a list is asked for."""
+
+    wanted: JobFilter
+    sort: str
+    page: int
+    size: int
+
+
+_Listed = tuple[Sequence[Row], dict[str, int], int]
+
+
 class JobAdmin(HubView, model=Job):
     """Jobs: the list, and a Job with its tabs."""
 
@@ -79,23 +96,43 @@ class JobAdmin(HubView, model=Job):
     vault: ClassVar[Vault]
     kept_days: ClassVar[int]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._lists: dict[_Asked, Shared[_Listed]] = {}
+
     async def list(self, request: Request) -> Pagination:
         """One page of the Jobs that the URL asks for."""
         wanted, sort = asked(request)
-        counts = await count_jobs(self.database, wanted)
         size = min(
             max(self.validate_page_number(request.query_params.get("pageSize"), self.page_size), 1), 100
         )
         page = max(self.validate_page_number(request.query_params.get("page"), 1), 1)
-        page = min(page, Pagination.max_page(counts[wanted.state], size))
-        rows = await list_jobs(self.database, wanted, sort, size, (page - 1) * size)
-        listed = JobList(rows=rows, page=page, page_size=size, count=counts[wanted.state])
+        rows, counts, page = await self._listed(request, _Asked(wanted, sort, page, size))
+        listed = JobList(rows=[*rows], page=page, page_size=size, count=counts[wanted.state])
         listed.wanted, listed.sort, listed.counts = wanted, sort, counts
         listed.tags = await all_tags(self.database)
         listed.runs = await newest_runs(self.database, [row["id"] for row in rows], _DOTS)
         if not rows and not listed.is_filtered:
             listed.found = await self.catalogue.found()
         return listed
+
+    async def _listed(self, request: Request, what: _Asked) -> _Listed:
+        """The rows, the counts and the number of the page that is there.
+
+        A page that asks by itself gets its rows as they are now; which ones they are may be half a minute old
+        where there are many Jobs.
+        """
+        shared = self._lists.pop(what, None) or Shared(lambda: self._read_list(what), good_s=15)
+        self._lists = {**dict(list(self._lists.items())[-_LISTS:]), what: shared}
+        fresh = not is_fragment(request) or not await has_many_jobs(self.database, MANY_JOBS)
+        rows, counts, page = await shared.get(fresh=fresh)
+        return rows if fresh else await jobs_again(self.database, [row["id"] for row in rows]), counts, page
+
+    async def _read_list(self, what: _Asked) -> _Listed:
+        counts = await count_jobs(self.database, what.wanted)
+        page = min(what.page, Pagination.max_page(counts[what.wanted.state], what.size))
+        rows = await list_jobs(self.database, what.wanted, what.sort, what.size, (page - 1) * what.size)
+        return rows, counts, page
 
     async def get_object_for_details(self, request: Request) -> Any:
         """The Job's row with its revision, or None."""

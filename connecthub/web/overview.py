@@ -24,6 +24,7 @@ from connecthub.web.charts import Cell, Hour, bars, strip, worst
 from connecthub.web.display import link_to
 from connecthub.web.hours import HOUR, HourFigures
 from connecthub.web.live import Page, live_page
+from connecthub.web.shared import MANY_JOBS, Shared
 from connecthub.web.times import clock
 from connecthub.web.words import say
 
@@ -108,6 +109,7 @@ class OverviewPages:
     def __init__(self, database: Database, kept: RetentionSettings, page: Page) -> None:
         self._database, self._kept, self._page = database, kept, page
         self._hours = HourFigures(database)
+        self._failing = Shared(lambda: overview.failing_jobs(database), good_s=1)
 
     def routes(self) -> list[BaseRoute]:
         """To be guarded by roles.NEEDED, by name."""
@@ -116,7 +118,8 @@ class OverviewPages:
     async def overview(self, request: Request) -> Response:
         """Everything of it, or what has changed."""
         db, asked = self._database, request.query_params
-        state, failing = await overview.read_state(db), await overview.failing_jobs(db)
+        state = await overview.read_state(db)
+        failing = await self._failing.get(fresh=state["jobs"] < MANY_JOBS)
         running = await overview.running_now(db)
         jobs = await overview.strip_jobs(db, [row["job_id"] for row in failing], asked.get("strips") == "all")
         this_hour = state["now"].replace(minute=0, second=0, microsecond=0)

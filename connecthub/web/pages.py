@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -36,6 +35,7 @@ from connecthub.web.roles import guarded
 from connecthub.web.routes import RefusedRequest, RunActions
 from connecthub.web.run_pages import RunFiles
 from connecthub.web.run_views import JobLogAdmin
+from connecthub.web.shared import Shared
 from connecthub.web.users import UserAdmin, UserRoutes
 from connecthub.web.views import HubView
 from connecthub.web.words import LANGUAGES, say
@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 Errors = dict[str, list[str]]
 
 _HERE = Path(__file__).parent
-_FAILING_S = 5.0  # so long a count of failing Jobs is good enough for a page's title
 
 
 class HubAdmin(Admin):
@@ -53,7 +52,7 @@ class HubAdmin(Admin):
 
     def __init__(self, app: Starlette, settings: Settings, database: Database, vault: Vault) -> None:
         self._settings, self._database, self._vault = settings, database, vault
-        self._failing, self._failing_until = 0, 0.0
+        self._failing = Shared(lambda: count_failing(database), good_s=2)
         super().__init__(
             app,
             session_maker=async_sessionmaker(database.engine, expire_on_commit=False),
@@ -106,16 +105,8 @@ class HubAdmin(Admin):
     async def page(self, request: Request, name: str, status: int = 200, **context: Any) -> Response:
         """The template `name` in the frame, whose title says how many Jobs are failing."""
         if request.state.visit is not None and status < 500 and "failing_total" not in context:
-            context["failing_total"] = await self._failing_total()
+            context["failing_total"] = await self._failing.get(fresh=False)
         return await self.templates.TemplateResponse(request, name, context, status_code=status)
-
-    async def _failing_total(self) -> int:
-        if time.monotonic() >= self._failing_until:
-            self._failing, self._failing_until = (
-                await count_failing(self._database),
-                time.monotonic() + _FAILING_S,
-            )
-        return self._failing
 
     async def _part(self, request: Request, name: str, **context: Any) -> str:
         """The template `name` by itself."""
