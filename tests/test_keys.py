@@ -127,7 +127,13 @@ def test_wrong_keys_and_files_that_cannot_be_written_change_nothing(site: Site, 
     assert refused.returncode == 2 and "does not fit" in refused.stderr
     missing = site.command("key", "rotate", CONNECTHUB_SECURITY__FERNET_KEY_PATH=str(tmp_path / "none" / "k"))
     assert missing.returncode == 2 and len(missing.stderr.splitlines()) == 1
-    assert tokens(site) == before and len(wrong.read_text().splitlines()) == 1
+    gone = site.command("key", "rotate", CONNECTHUB_SECURITY__FERNET_KEY_PATH=str(tmp_path / "gone"))
+    assert gone.returncode == 2 and "restore the key file" in gone.stderr
+    site.sql("UPDATE hub_state SET key_canary = NULL", "DELETE FROM jobs")
+    none = site.command("key", "rotate", CONNECTHUB_SECURITY__FERNET_KEY_PATH=str(tmp_path / "gone"))
+    assert none.returncode == 2 and "there is no key yet" in none.stderr
+    site.job("again", secret_cfg=before[0][1])
+    assert {token for _, token in tokens(site)} == {before[0][1]} and len(wrong.read_text().splitlines()) == 1
 
 
 def test_a_vault_notices_its_file_and_keeps_its_keys_where_that_is_broken(tmp_path: Path) -> None:

@@ -51,8 +51,7 @@ async def rotate(path: Path, db: Database, actor: Actor, say: Callable[[str], No
     at work or a hub does not get the key.
     """
     with _alone(path):
-        vault = Vault.open(path, may_create=False)
-        vault.require_fit(await keys.stored_tokens(db))
+        vault = await _vault(path, db)
         is_new = not await _is_unfinished(db, vault)
         if is_new:
             key = keyfile.make_key()
@@ -84,9 +83,8 @@ async def rotate(path: Path, db: Database, actor: Actor, say: Callable[[str], No
 async def retire(path: Path, db: Database, actor: Actor) -> list[Key]:
     """Drop all keys but the newest; which went. Raises RefusedError that says what still needs them."""
     with _alone(path):
+        vault = await _vault(path, db)
         newest, *old = keyfile.read_keys(path)
-        vault = Vault.open(path, may_create=False)
-        vault.require_fit(await keys.stored_tokens(db))
         if not old:
             return []
         if lacking := await hubs.hubs_without_key(db, newest.id):
@@ -101,6 +99,15 @@ async def retire(path: Path, db: Database, actor: Actor) -> list[Key]:
         for key in old:
             await keys.record(db, "key.retire", key.id, actor)
         return old
+
+
+async def _vault(path: Path, db: Database) -> Vault:
+    tokens = await keys.stored_tokens(db)
+    if not tokens and keyfile.is_missing(path):
+        raise RefusedError(f"there is no key yet: the first start of a hub makes it in {path}")
+    vault = Vault.open(path, may_create=False)
+    vault.require_fit(tokens)
+    return vault
 
 
 @contextlib.contextmanager
