@@ -29,8 +29,6 @@ NOT_RUN = {
         "waits for a hub: tests/test_daily_work.py"
     ),
 }
-# Named already, and not there yet.
-COMING = {"upgrade"}
 SHOWN, WAITS = "18431", "18432"  # a run to be looked at and retried, and one that waits to be cancelled
 # Symptoms that PostgreSQL, the system or a person says.
 NOT_OURS = {
@@ -188,7 +186,7 @@ def test_each_page_is_in_the_index_and_each_link_leads_somewhere() -> None:
         assert not wanted - linked, index
     for file in [*ENGLISH, *map(twin, ENGLISH)]:
         for link in re.findall(r"\]\(([^)#\s]+)(?:#\S*)?\)", file.read_text("utf-8")):
-            if "://" not in link and link.split(".")[0] not in COMING:
+            if "://" not in link:
                 assert (file.parent / link).exists(), f"{file.name}: {link}"
     for readme in (ROOT / "README.md", ROOT / f"README{CHINESE}"):
         assert "](docs/README" in readme.read_text("utf-8")
