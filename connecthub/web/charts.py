@@ -188,7 +188,8 @@ def _link(href: str, title: str, body: Markup) -> Markup:
 
 
 def _svg(name: str, height: int, label: str, body: Markup) -> Markup:
+    """A picture; a group where its marks lead somewhere, which a picture's may not."""
     return Markup(
-        '<svg class="hub-svg {}" width="100%" height="{}" role="img" aria-label="{}" tabindex="0">'
+        '<svg class="hub-svg {}" width="100%" height="{}" role="{}" aria-label="{}" tabindex="0">'
         "<title>{}</title>{}</svg>"
-    ).format(name, height, label, label, body)
+    ).format(name, height, "group" if "<a " in body else "img", label, label, body)

@@ -101,4 +101,4 @@ def _bar(run: Row) -> dict[str, Any] | None:
     told = json.loads(run["progress"]) if run["progress"] else {}
     done, total = (told.get("done"), told.get("total")) if isinstance(told, dict) else (None, None)
     share = done / total if done is not None and total else None
-    return {"done": done, "total": total, "share": share, "svg": progress(share, None, "")}
+    return {"done": done, "total": total, "share": share, "svg": progress(share, None, f"{share or 0:.0%}")}
