@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import asyncpg
 
 from connecthub.security.passwords import hash_password
 from tests.program import OWN_PASSWORD, Person, Program
@@ -30,12 +35,17 @@ class Hub:
         self.admin.sign_in(program.password)
         for role, username in ROLES.items():
             if username != "admin":
-                program.fetch(
+                self.sql(
                     "INSERT INTO users (username, password_hash, role) VALUES ($1, $2, $3)",
                     username,
                     hash_password(OWN_PASSWORD),
                     role,
                 )
+
+    def sql(self, statement: str, *args: Any) -> list[asyncpg.Record]:
+        """Straight from its database; in a thread, since Playwright keeps a loop in this one."""
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(self.program.fetch, statement, *args).result()
 
     def script(self, *lines: str) -> Script:
         """A new file for a ScriptJob."""
@@ -62,6 +72,14 @@ class Hub:
         answer = self.admin.post(f"/admin/jobs/{job_id}/run", headers={"Accept": "application/json"})
         assert answer.status_code == 200, answer.text
         return int(answer.json()["run_id"])
+
+    def wait_for_ends(self, runs: int) -> None:
+        """Until so many runs that people have started have ended."""
+        query = "SELECT count(*) FROM job_logs WHERE trigger = 'manual' AND finished_at IS NOT NULL"
+        end = time.monotonic() + 60
+        while self.sql(query)[0]["count"] < runs:
+            assert time.monotonic() < end, "the runs do not end:\n" + "".join(self.program.lines)
+            time.sleep(0.1)
 
 
 class Script:
