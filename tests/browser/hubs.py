@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,9 +76,13 @@ class Hub:
     def wait_for_ends(self, runs: int) -> None:
         """Until so many runs that people have started have ended."""
         query = "SELECT count(*) FROM job_logs WHERE trigger = 'manual' AND finished_at IS NOT NULL"
+        self.wait_until(lambda: self.sql(query)[0]["count"] >= runs)
+
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Until that holds in the database."""
         end = time.monotonic() + 60
-        while self.sql(query)[0]["count"] < runs:
-            assert time.monotonic() < end, "the runs do not end:\n" + "".join(self.program.lines)
+        while not is_so():
+            assert time.monotonic() < end, "it does not become so:\n" + "".join(self.program.lines)
             time.sleep(0.1)
 
 
