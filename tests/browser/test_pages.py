@@ -146,7 +146,7 @@ def much(stage: Stage) -> list[View]:
     ]
 
 
-VIEWS = {"empty": empty, "little": little, "much": much}
+VIEWS = {"empty": empty, "little": little}
 SEEDS: dict[str, Callable[[Hub], dict[str, int]]] = {
     "empty": lambda hub: {},
     "little": seed.little,
