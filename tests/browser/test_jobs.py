@@ -160,13 +160,9 @@ def test_many_are_disabled_at_once(hub: Hub, visit: Visit, look: Look) -> None:
 def test_all_is_paused_and_resumed_with_a_banner_on_every_page(admin: Reader, hub: Hub, look: Look) -> None:
     job_id = f"paused-{look}"
     hub.make_job(job_id, hub.script("end"))
-    if look.is_phone:
-        admin.go("/admin/")
-        admin.link("more").click()
-    else:
-        admin.go("/admin/")
-    admin.link("pause").click()
-    admin.page.locator("main form .btn-primary").click()
+    admin.go("/admin/")
+    admin.link("pause_all").click()
+    admin.page.locator("dialog[open] .btn-primary").click()
     admin.sees("admin", ".hub-paused")
     number = hub.run_job(job_id)
     for path in (f"/admin/joblogs/details/{number}", "/admin/joblogs/list", "/admin/users/list", "/admin/"):

@@ -10,7 +10,7 @@ from tests.browser.hubs import Hub
 from tests.browser.reader import Look, Reader, reader
 from tests.program import OWN_PASSWORD
 
-ACTIONS = ("run_now", "edit", "retry", "retry_today", "restore", "new_job", "pause", "run_short")
+ACTIONS = ("run_now", "edit", "retry", "retry_today", "restore", "new_job", "pause_all", "run_short")
 MAY = {"viewer": set(), "operator": {"run_now", "retry", "retry_today", "run_short"}, "admin": set(ACTIONS)}
 CLOSED = {
     "viewer": ["/admin/jobs/create", "/admin/users/list", "/admin/audit", "/admin/pause"],
