@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -257,11 +258,11 @@ def test_the_fixture_cancels_fails_and_refuses(run_job: Callable[..., Ran]) -> N
 class Dev:
     """`connecthub dev` in a folder; `lines` come as they are printed."""
 
-    def __init__(self, folder: Path, dsn: str) -> None:
+    def __init__(self, folder: Path, dsn: str, port: int = 0) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "connecthub", "dev"],
             cwd=folder,
-            env={**environ(), "CONNECTHUB_DATABASE__URL": dsn, "CONNECTHUB_SERVER__PORT": "0"},
+            env={**environ(), "CONNECTHUB_DATABASE__URL": dsn, "CONNECTHUB_SERVER__PORT": str(port)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -287,6 +288,12 @@ class Dev:
             came = self._come.wait_for(lambda: sum(text in line for line in self.lines) >= times, 90)
         assert came, "".join(self.lines)
 
+    def end(self) -> None:
+        """Kill it; its hub must end too, which closes the pipe."""
+        self.process.kill()
+        self._reader.join(90)
+        assert not self._reader.is_alive(), "the hub outlived the process that started it"
+
 
 @contextmanager
 def developing(folder: Path, dsn: str) -> Iterator[Dev]:
@@ -295,9 +302,7 @@ def developing(folder: Path, dsn: str) -> Iterator[Dev]:
         dev.wait("ConnectHub is at")
         yield dev
     finally:
-        dev.process.kill()
-        dev._reader.join(90)
-        assert not dev._reader.is_alive(), "the hub outlived the process that started it"
+        dev.end()
 
 
 def test_dev_starts_again_on_a_change_and_takes_its_hub_along(folder: Path, dsn: str) -> None:
@@ -319,6 +324,11 @@ def test_a_hub_ends_with_a_killed_dev(folder: Path, dsn: str) -> None:
 
 
 def test_dev_waits_for_a_change_where_the_hub_cannot_start(folder: Path, dsn: str) -> None:
-    (folder / "config.toml").write_text("[plugins]\npackages = []\n")
-    refused = connecthub(folder, "dev")
-    assert refused.returncode == 2 and "[plugins] packages" in refused.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        dev = Dev(folder, dsn, port=taken.getsockname()[1])
+        dev.wait("cannot be listened at")
+    try:
+        (folder / "devjobs" / "jobs.py").write_text(JOBS + "\n# changed\n")
+        dev.wait("ConnectHub is at")
+    finally:
+        dev.end()
