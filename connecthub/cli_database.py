@@ -22,7 +22,7 @@ def command_line() -> Actor:
 
 
 def do(settings: Settings, action: Callable[[Database], Awaitable[T]]) -> T:
-    """What `action` returns on the database of the settings, its schema brought up to date before.
+    """What `action` returns on the database of the settings, whose schema must be that of this version.
 
     Raises StartupError where that cannot be used, DatabaseError where it is lost meanwhile.
     """

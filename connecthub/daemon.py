@@ -31,6 +31,7 @@ from connecthub.security.vault import Vault
 from connecthub.storage import keys, queue, retention
 from connecthub.storage.database import UNAVAILABLE, Database, migrate
 from connecthub.storage.embedded import EmbeddedPostgres
+from connecthub.storage.pending import require_schema
 from connecthub.storage.runs import ENGINE_SETTINGS
 from connecthub.storage.users import ensure_admin
 from connecthub.web.app import create_app
@@ -153,9 +154,9 @@ async def database_url(settings: Settings) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Database]:
-    """The database with its schema up to date, for a command."""
+    """The database with the schema of this version, made where it is empty, for a command."""
     async with database_url(settings) as dsn:
-        await migrate(dsn)
+        await require_schema(dsn)
         async with _opened(dsn) as database:
             yield database
 

@@ -15,7 +15,8 @@ from cryptography.fernet import Fernet
 from connecthub.errors import DatabaseError
 from connecthub.security.vault import Vault
 from connecthub.storage.database import migrate, schema_head
-from connecthub.storage.migration_sql import pending_sql
+from connecthub.storage.pending import pending_sql
+from tests.installation import Site
 
 AGES = Path(__file__).parent / "ops" / "adoption"
 KEY = b"a2V5IG9mIHRoZSB0ZXN0cyBvZiBhZG9wdGlvbiAzMiE="  # of the secrets in the SQL files
@@ -107,6 +108,24 @@ def test_a_database_of_the_last_age_is_adopted_with_all_rows(bare: str) -> None:
     asyncio.run(migrate(bare))  # the next start finds a database of ours
     audit = sql(bare, "SELECT detail FROM audit WHERE action = 'hub.adopt'")
     assert [json.loads(row[0])["runs"] for row in audit] == [18]
+
+
+def test_a_command_that_only_looks_adopts_nothing(bare: str, tmp_path: Path) -> None:
+    load(bare, "1_first")
+    site = Site(tmp_path, bare)
+    assert "the first start adopts it" in site.check()["schema"][0]
+    listed = site.command("job", "list")
+    assert listed.returncode == 2 and "adopt it first (connecthub migrate" in listed.stderr
+    assert "before_connecthub" in site.command("migrate", "--sql").stdout
+    assert sql(bare, "SELECT count(*) FROM job_logs")[0][0] == 17
+    sql(bare, "DROP TABLE job_logs", "SELECT 1")
+    assert "not ConnectHub's (jobs)" in site.check(status=1)["schema"][0]
+
+
+def test_a_command_that_only_looks_migrates_nothing(dsn: str, tmp_path: Path) -> None:
+    sql(dsn, "UPDATE alembic_version SET version_num = '0001'", "SELECT 1")
+    listed = Site(tmp_path, dsn).command("job", "list")
+    assert listed.returncode == 2 and "is 0001, older than this version's" in listed.stderr
 
 
 def test_a_database_of_somebody_else_is_refused_in_one_line(bare: str) -> None:

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from connecthub.errors import KeyFileError
+from connecthub.errors import DatabaseError, KeyFileError
 from connecthub.operations.check_jobs import plugin_findings, schedule_findings, secret_findings
 from connecthub.operations.finding import Finding, fault, ok, warning
 from connecthub.security.vault import Vault
-from connecthub.storage import health, hubs, keys
+from connecthub.storage import adoption, health, hubs, keys
 from connecthub.storage.database import Database, schema_head, schema_revisions
 
 if TYPE_CHECKING:
@@ -30,6 +30,18 @@ async def database_findings(settings: Settings, db: Database) -> AsyncIterator[F
     server = await health.read_server(db)
     yield _database(server)
     yield _clock(server["now"], before, datetime.now(UTC))
+    async with db.connection() as connection:
+        try:
+            adopts = await adoption.is_due(connection)
+        except DatabaseError as error:
+            yield fault("schema", str(error))
+            return
+    if adopts:
+        yield warning(
+            "schema",
+            "of the system before ConnectHub: the first start adopts it (docs/upgrade.md)",
+        )
+        return
     revision = await health.schema_revision(db)
     yield _schema(revision)
     if revision != schema_head():
