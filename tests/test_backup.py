@@ -272,3 +272,17 @@ def test_an_empty_database_has_nothing_to_back_up(elsewhere: Site) -> None:
     assert not (elsewhere.folder / "b.zip").exists()
     missing = refused(elsewhere, "restore", "nowhere.zip")
     assert "nowhere.zip cannot be read: No such file" in missing
+
+
+def test_an_embedded_folder_of_another_major_is_left_alone(site: Site) -> None:
+    cluster_folder = site.data / "postgres"
+    cluster_folder.mkdir(mode=0o700)
+    (cluster_folder / "PG_VERSION").write_text("11\n")
+    embedded = {"CONNECTHUB_DATABASE__URL": ""}
+    for words in (["backup", "b.zip"], ["key", "rotate"], ["migrate"]):
+        done = site.command(*words, **embedded)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert "was made by PostgreSQL 11" in done.stderr and "make a backup with" in done.stderr
+    assert not (site.folder / "b.zip").exists() and len(read_keys(site.data / "fernet.key")) == 1
+    assert "PostgreSQL 11" in site.check(status=1, **embedded)["database"][0]
+    assert [file.name for file in cluster_folder.iterdir()] == ["PG_VERSION"]

@@ -10,7 +10,8 @@ from typing import Any
 import asyncpg
 
 from connecthub.errors import RefusedError
-from connecthub.storage.database import CONNECT_TIMEOUT_S, MIGRATION_LOCK, UNAVAILABLE, unreachable
+from connecthub.storage.database import CONNECT_TIMEOUT_S, MIGRATION_LOCK, UNAVAILABLE
+from connecthub.storage.failures import unreachable
 from connecthub.storage.keys import stored_tokens
 
 # What belongs to an extension is not ours: another database has the extension or not.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache, partial
@@ -22,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from connecthub.errors import DatabaseError
 from connecthub.storage import adoption
+from connecthub.storage.failures import unreachable
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -59,9 +59,6 @@ UNAVAILABLE = (
     asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
 )
-
-# A role that may not use the schema `public` at all has none to create tables in.
-_NO_RIGHTS = (asyncpg.InsufficientPrivilegeError.sqlstate, asyncpg.InvalidSchemaNameError.sqlstate)
 
 
 class Database:
@@ -285,19 +282,3 @@ def _upgrade(connection: Connection) -> None:
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-def unreachable(error: BaseException) -> DatabaseError:
-    """The one line that a person sees for what asyncpg raised."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    # Through SQLAlchemy the error is of another class, with the same code.
-    if getattr(error, "sqlstate", None) in _NO_RIGHTS:
-        words = re.sub(r"^<class '[^']*'>: ", "", words)
-        return DatabaseError(
-            f"database cannot be used: {words}; give the role of [database] url a database of its own: "
-            "ALTER DATABASE name OWNER TO role"
-        )
-    return DatabaseError(
-        f"database cannot be used: {words}; check [database] url (CONNECTHUB_DATABASE__URL) and that the "
-        "server runs, or leave it empty for the embedded PostgreSQL"
-    )

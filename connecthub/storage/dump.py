@@ -55,38 +55,34 @@ def restore(
         listing.write(_listing(programs, opened, schema))
         listing.flush()
         options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
-        psql = programs.popen(
-            "psql",
-            "-X",
-            "-q",
-            "-o",
-            os.devnull,
-            "-v",
-            "ON_ERROR_STOP=1",
-            *options,
-            dsn=dsn,
-            stdin=subprocess.PIPE,
-        )
-        reader = programs.popen(
-            "pg_restore", "--no-owner", "--no-acl", "-L", listing.name, "-f", "-", stdin=subprocess.PIPE
-        )
+        options += ["-X", "-q", "-o", os.devnull, "-v", "ON_ERROR_STOP=1"]
+        psql = programs.popen("psql", *options, dsn=dsn, stdin=subprocess.PIPE)
+        options = ["--no-owner", "--no-acl", "-L", listing.name, "-f", "-"]
+        reader = programs.popen("pg_restore", *options, stdin=subprocess.PIPE)
         with _ended(psql) as psql_said, _ended(reader) as reader_said, opened() as source:
-            assert psql.stdin is not None and reader.stdout is not None  # noqa: S101 - pipes
-            with contextlib.suppress(BrokenPipeError):  # psql has ended, and says why
-                psql.stdin.write(before.encode())
-                with _fed(reader, source):
-                    for line in reader.stdout:
-                        if line != _TOO_NEW:
-                            psql.stdin.write(line)
-                if reader.wait() == 0:  # else psql meets the end of its input, and nothing is committed
-                    psql.stdin.flush()
-                    failpoints.passing("restore.before_commit")
-                    psql.stdin.write(after.encode())
-            with contextlib.suppress(BrokenPipeError):
-                psql.stdin.close()
+            _play(psql, reader, source, before, after)
     if psql.returncode != 0 or reader.returncode != 0:
         said = reader_said() if reader.returncode > 0 else psql_said()
         raise RefusedError(f"nothing was restored, the database is as it was: {complaint(said)}")
+
+
+def _play(
+    psql: subprocess.Popen[bytes], reader: subprocess.Popen[bytes], source: IO[bytes], before: str, after: str
+) -> None:
+    """Give psql what comes before, the dump as `reader` makes SQL of it, and what comes after."""
+    assert psql.stdin is not None and reader.stdout is not None  # noqa: S101 - pipes
+    with contextlib.suppress(BrokenPipeError):  # psql has ended, and says why
+        psql.stdin.write(before.encode())
+        with _fed(reader, source):
+            for line in reader.stdout:
+                if line != _TOO_NEW:
+                    psql.stdin.write(line)
+        if reader.wait() == 0:  # else psql meets the end of its input, and nothing is committed
+            psql.stdin.flush()
+            failpoints.passing("restore.before_commit")
+            psql.stdin.write(after.encode())
+    with contextlib.suppress(BrokenPipeError):
+        psql.stdin.close()
 
 
 def _listing(programs: Programs, opened: Callable[[], IO[bytes]], schema: str) -> str:

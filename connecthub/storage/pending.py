@@ -16,8 +16,8 @@ from connecthub.storage.database import (
     migrate,
     newer_schema,
     schema_scripts,
-    unreachable,
 )
+from connecthub.storage.failures import unreachable
 
 _VERSION = """
 CREATE TABLE IF NOT EXISTS alembic_version (

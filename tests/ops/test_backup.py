@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import zipfile
 from base64 import b64encode
 from collections.abc import Iterator
@@ -244,17 +243,3 @@ def test_a_data_folder_is_copied_while_the_hub_is_stopped(tmp_path: Path) -> Non
         while not witness.exists() or "end" not in witness.read_text():
             assert program.process.poll() is None
         assert program.stop() == 0
-    version = tmp_path / "there" / "data" / "postgres" / "PG_VERSION"
-    version.write_text("11\n")
-    for words in (["backup", "b.zip"], ["restore", "b.zip"], ["key", "rotate"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "connecthub", *words],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "CONNECTHUB_DATA__DIR": str(tmp_path / "there/data")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        line = one_line(done)
-        assert "PostgreSQL 11" in line or "b.zip cannot be read" in line
-    assert not (tmp_path / "b.zip").exists()
