@@ -100,7 +100,7 @@ class Leases:
                 meta = json.dumps({"code": run.code} if run.code else {})
                 shown = Live(run.claim.id, clean(run.log.text()), run.progress, run.started_at, meta)
                 live.append((run, changes, shown))
-        cancelled = await store_live(self._db, self._held.worker_id, [entry[2] for entry in live])
+        cancelled = await store_live(self._db, self._held.worker_id, [entry[2] for entry in live], self._held)
         for run, changes, _ in live:
             run.stored_changes = changes
         self._cancel(cancelled)

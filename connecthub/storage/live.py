@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -31,12 +31,16 @@ WITH shown AS (
          AS e(id, run_log, progress, started_at, meta)
     WHERE l.id = e.id AND l.worker_id = $1 AND l.status IN ('RUNNING', 'LOST')
 )
-SELECT id FROM job_logs WHERE worker_id = $1 AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL
+SELECT id FROM job_logs
+WHERE id = ANY($7::bigint[]) AND worker_id = $1 AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL
 """
 
 
-async def store_live(db: Database, worker_id: UUID, live: Sequence[Live]) -> set[int]:
-    """Store what going runs show; the ids of this hub's runs that a person wants to end."""
+async def store_live(db: Database, worker_id: UUID, live: Sequence[Live], held: Iterable[int]) -> set[int]:
+    """Store what going runs show; the ids of those of `held` that a person wants to end.
+
+    Asked by their ids: an index of what is RUNNING is long where a transaction elsewhere keeps vacuum from it.
+    """
     rows = await db.fetch(
         _LIVE,
         worker_id,
@@ -45,5 +49,6 @@ async def store_live(db: Database, worker_id: UUID, live: Sequence[Live]) -> set
         [one.progress for one in live],
         [one.started_at for one in live],
         [one.meta for one in live],
+        list(held),
     )
     return {row["id"] for row in rows}
