@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from math import isinf
 from pathlib import Path
 
 from tests.benchmarks import bursts, long, people, ticks
@@ -56,9 +57,13 @@ def main() -> None:
                 print(figure, flush=True)
     if args.json:
         machine = {"python": platform.python_version(), "machine": platform.machine(), "size": asdict(size)}
-        shown = [{**asdict(figure), "is_met": figure.is_met} for figure in figures]
+        shown = [
+            {**asdict(figure), "goal": None if isinf(figure.goal) else figure.goal, "is_met": figure.is_met}
+            for figure in figures
+        ]
         args.json.write_text(json.dumps({**machine, "figures": shown}, indent=2) + "\n")
-    print(f"{sum(figure.is_met for figure in figures)} of {len(figures)} goals met", file=sys.stderr)
+    goals = [figure.is_met for figure in figures if not isinf(figure.goal)]
+    print(f"{sum(goals)} of {len(goals)} goals met", file=sys.stderr)
 
 
 if __name__ == "__main__":

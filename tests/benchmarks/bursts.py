@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from importlib.util import find_spec
+from math import inf
 from statistics import median
 
 from tests.benchmarks.bench import Bench, Burst
@@ -15,10 +16,12 @@ _WAIT_S = 0.05
 
 
 def _sample(bench: Bench, hub: Hub, prefix: str, due: int) -> tuple[Burst, float]:
+    floor = bench.floor(due)
     mark = bench.next_minute()
     bench.arm(prefix, mark)
-    floor = bench.floor(due)
-    return bench.burst(hub, mark, due), floor
+    burst = bench.burst(hub, mark, due)
+    bench.arm("none", mark)
+    return burst, floor
 
 
 def nothing(bench: Bench, size: Size) -> list[Figure]:
@@ -43,8 +46,10 @@ def nothing(bench: Bench, size: Size) -> list[Figure]:
         Figure("1", f"{size.due} due: tick to last SUCCESS, in floors", ratio["plain"], "x", 4),
         Figure("1", "the same in seconds (4 floors of this run)", seconds["plain"], "s",
                4 * median(floor for _, floor in kinds["plain"])),
-        Figure("1", "of which until the tick is stored", tick, "s", seconds["plain"]),
+        Figure("1", "of which until the tick is stored", tick, "s", inf),
         Figure("1", "processor time of the hub, a run", cpu, "us", 100),
+        Figure("1", "processor time of its sessions in PostgreSQL, a run",
+               median(burst.server_us for burst, _ in kinds["plain"]), "us", inf),
         Figure("2", f"{size.due} due, sync plugins in threads, in floors", ratio["thread"], "x", 6),
         Figure("13", "row 1 with secrets, logged and returned", seconds["secret"] / seconds["plain"], "x", 1.5),
     ]  # fmt: skip

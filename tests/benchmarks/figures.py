@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isinf
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value and its goal; `is_least`: the goal is the least it should be, not the most."""
+    """One measured value and its goal, infinite where there is none; `is_least`: the least it should be."""
 
     row: str
     what: str
@@ -22,12 +23,14 @@ class Figure:
         return self.value >= self.goal if self.is_least else self.value <= self.goal
 
     def __str__(self) -> str:
+        figure = f"{self.value:.4g} {self.unit}"
+        if isinf(self.goal):
+            return f"| {self.row} | {self.what} | | {figure} | | |"
         bound = "at least" if self.is_least else "at most"
-        ratio = self.value / self.goal if self.goal else float("inf")
         mark = "met" if self.is_met else "MISSED"
         return (
-            f"| {self.row} | {self.what} | {bound} {self.goal:g} {self.unit} | {self.value:.4g} {self.unit} |"
-            f" {ratio:.2f} | {mark} |"
+            f"| {self.row} | {self.what} | {bound} {self.goal:.4g} {self.unit} | {figure} |"
+            f" {self.value / self.goal:.2f} | {mark} |"
         )
 
 

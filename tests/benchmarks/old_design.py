@@ -100,6 +100,7 @@ def drain(bench: Bench, due: int, number: int) -> float:
         ],
         stdout=subprocess.DEVNULL,
     )
+    bench.until((folder / "redis.sock").exists)
     os.environ[_REDIS], os.environ[_DSN] = f"redis+socket://{folder}/redis.sock", bench.postgres.dsn
     app.conf.broker_url = os.environ[_REDIS]
     _Base.metadata.create_all(_engine())
