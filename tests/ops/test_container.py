@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.stage import Stage
 from tests.ops.podman import Container, podman
-from tests.program import Person
+from tests.program import ROOT, Person
 from tests.standins.__main__ import job_settings
 from tests.standins.dataset import Dataset, make_dataset
 from tests.standins.didi import DidiStandin
@@ -112,3 +112,15 @@ def test_nothing_of_this_machine_is_in_the_image(image: str) -> None:
     look = "ls -A /app; find /src /etc/pip.conf /root/.config /root/.cache -type f -size +0 2>/dev/null; true"
     found = podman("run", "--rm", "--pull=never", "--network", "none", "-u", "0", image, "sh", "-c", look)
     assert found == "extensions"
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_readme_starts_it_as_closed_as_it_was_tried_and_opens_one_port(readme: str) -> None:
+    text = (ROOT / readme).read_text("utf-8")
+    started = re.search(r"^podman run .*$", text, re.M)
+    compose = re.search(r"```yaml\n(services:.*?)```", text, re.S)
+    assert started and compose
+    assert "--read-only --cap-drop all" in started[0] and "-p 8000:8000" in started[0]
+    assert re.findall(r"ports: (.*)", compose[1]) == ['["8000:8000"]']
+    assert "read_only: true" in compose[1] and "cap_drop: [all]" in compose[1]
