@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
+import os
+import pwd
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -17,8 +18,13 @@ T = TypeVar("T")
 
 
 def command_line() -> Actor:
-    """Whoever types a command on this machine, for the audit."""
-    return Actor(f"{getpass.getuser()} (command line)", None)
+    """Whoever types a command on this machine, for the audit: as the system names the process's user."""
+    uid = os.geteuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container may run as a number that has no name
+        name = f"uid {uid}"
+    return Actor(f"{name} (command line)", None)
 
 
 def do(settings: Settings, action: Callable[[Database], Awaitable[T]]) -> T:
