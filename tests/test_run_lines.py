@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from connecthub.engine import capture
+from connecthub.security.redaction import Masker
 from connecthub.security.vault import Vault
 from connecthub.storage import requests
 from connecthub.storage.audit import Actor
@@ -121,3 +123,13 @@ def test_each_line_of_a_run_has_its_ids_and_no_secret(tmp_path: Path, dsn: str) 
         counts: dict[Any, int] = {job: sum(one["job_id"] == job for one in marked) for job in jobs.values()}
         # tell() makes 10 lines: twice in loop, three times in thread and process, where two more follow.
         assert counts == {"loop": 20, "thread": 30, "process": 32}, text
+
+
+def test_a_run_that_logs_without_measure_does_not_fill_the_log_of_the_hub() -> None:
+    lines: list[str] = []
+    with capture.capturing(lambda run, level, source, text, created: lines.append(text)):
+        log = capture.RunLog(Masker({}), (7, "a"))
+        for number in range(100_000):
+            log.add("INFO", "plugin", f"line {number}", 0.0)
+    assert lines[0] == "line 0" and lines[-1] == capture.TRUNCATED
+    assert lines.count(capture.TRUNCATED) == 1 and sum(map(len, lines)) < capture.HEAD_BYTES
