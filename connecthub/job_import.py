@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -47,19 +50,30 @@ async def plan_import(settings: Settings, db: Database, vault: Vault, entries: S
     """Compare Jobs of files with the database, and check them as the form does; changes nothing."""
     catalogue = Catalogue(settings.plugins.packages, settings.plugin_path)
     checker = Checker(settings, vault, catalogue)
-    plan, seen = Plan([], []), set[str]()
-    for entry in entries:
-        if entry.id in seen:
-            plan.problems.append(f"{entry.at('')[:-1]}: the Job is in these files twice")
-            continue
-        seen.add(entry.id)
-        stored = await read_job(db, entry.id)
-        values = _values(entry, stored, settings.scheduler.timezone)
-        checked = await checker.check(values, Typed.of({}), stored, "en")
+    at_once = asyncio.Semaphore(os.cpu_count() or 1)  # each check of a handler is a process
+
+    async def look(entry: Entry) -> tuple[Row | None, Checked]:
+        async with at_once:
+            stored = await read_job(db, entry.id)
+            return stored, await _check(checker, entry, stored, settings.scheduler.timezone)
+
+    twice = [id for id, count in Counter(entry.id for entry in entries).items() if count > 1]
+    plan = Plan([], [f"Job {id} is in these files twice" for id in twice])
+    looked = await asyncio.gather(*map(look, entries))
+    for entry, (stored, checked) in zip(entries, looked, strict=True):
         plan.problems.extend(_problems(entry, checked))
         if checked.definition is not None and not checked.errors:
             plan.steps.append(_step(entry, stored, checked, vault))
     return plan
+
+
+async def _check(checker: Checker, entry: Entry, stored: Row | None, zone: str) -> Checked:
+    """What stays as it is needs no look at its handler, which takes a process and its time."""
+    values = _values(entry, stored, zone)
+    checked = await checker.check(values, Typed.of({}), stored, "en", load=False)
+    if stored is not None and not checked.errors and not checked.changes:
+        return checked
+    return await checker.check(values, Typed.of({}), stored, "en")
 
 
 def _values(entry: Entry, stored: Row | None, zone: str) -> Values:
