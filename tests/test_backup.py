@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
+from connecthub.errors import RefusedError
 from connecthub.operations.archive import DUMP, Manifest, new_archive, write_manifest
 from connecthub.security.keyfile import read_keys
 from connecthub.security.vault import Vault
+from connecthub.storage.programs import Programs, find_programs
 from tests import cluster
 from tests.installation import Site
 from tests.web_hub import fetch, run
@@ -286,3 +288,27 @@ def test_an_embedded_folder_of_another_major_is_left_alone(site: Site) -> None:
     assert not (site.folder / "b.zip").exists() and len(read_keys(site.data / "fernet.key")) == 1
     assert "PostgreSQL 11" in site.check(status=1, **embedded)["database"][0]
     assert [file.name for file in cluster_folder.iterdir()] == ["PG_VERSION"]
+
+
+@pytest.mark.parametrize(
+    ("dsn", "url"),
+    [
+        ("postgresql://u:p%40ss@h:5432/db", "postgresql://u@h:5432/db"),
+        (
+            "postgresql://u@h1,h2/db?password=p%40ss&sslmode=require",
+            "postgresql://u@h1,h2/db?sslmode=require",
+        ),
+        ("postgresql://u:p%40ss@/db?host=/a%20b%2Bc", "postgresql://u@/db?host=/a%20b%2Bc"),
+    ],
+)
+def test_the_password_is_no_argument_of_a_program(tmp_path: Path, dsn: str, url: str) -> None:
+    program = tmp_path / "psql"
+    program.write_text('#!/bin/sh\necho "$@ $PGPASSWORD"\n')
+    program.chmod(0o755)
+    said, _ = Programs(tmp_path, 18).popen("psql", dsn=dsn).communicate()
+    assert said.decode() == f"--no-password --dbname {url} p@ss\n"
+
+
+def test_programs_that_are_too_old_are_named() -> None:
+    with pytest.raises(RefusedError, match=r"PostgreSQL 99 or newer; found: 1\d in /.* postgresql-client-99"):
+        find_programs(99)

@@ -147,7 +147,12 @@ def found(mode: int, uid: int) -> os.stat_result:
         (0o100444, 0, 1000, "open to other users"),
         (0o100640, 0, 1000, "open to other users"),
         (0o100600, 1000, 1001, "belongs to another user (uid 1000): sudo chown"),
-        (0o100600, 1000, 0, "belongs to another user (uid 1000): sudo chown"),
+        (
+            0o100600,
+            1000,
+            0,
+            "(uid 1000): run this as that user (sudo -u '#1000'), or if root runs the hub sudo chown",
+        ),
         (0o040700, 0, 0, "is no regular file"),
         (0o010600, 0, 0, "is no regular file"),
         (0o020600, 0, 0, "is no regular file"),

@@ -172,7 +172,11 @@ def _problem(path: Path, found: os.stat_result, user: int) -> str:
     if not stat.S_ISREG(found.st_mode):
         return f"key file {path} is no regular file: correct [security] fernet_key_path"
     if found.st_uid not in (user, 0):
-        return f"key file {path} belongs to another user (uid {found.st_uid}): {_chown(path)}"
+        # Root at the command line means the hub's own file: given to root, the hub could not read it.
+        as_owner = (
+            f"run this as that user (sudo -u '#{found.st_uid}'), or if root runs the hub " if not user else ""
+        )
+        return f"key file {path} belongs to another user (uid {found.st_uid}): {as_owner}{_chown(path)}"
     mode = stat.S_IMODE(found.st_mode)
     # systemd's LoadCredential and Kubernetes hand a file of root's to another user by one read permission:
     # the group bits are an ACL's mask, or the group of the pod.

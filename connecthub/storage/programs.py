@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from connecthub.errors import EmbeddedError, RefusedError
 from connecthub.storage.embedded_binaries import wheel_folder
@@ -93,7 +93,9 @@ def _without_password(dsn: str) -> tuple[str, str]:
     user, _, password = login.partition(":")
     options = parse_qsl(parts.query, keep_blank_values=True)
     given = dict(options).get("password", "") or unquote(password)
-    query = urlencode([(name, value) for name, value in options if name != "password"], safe="/:,")
+    query = urlencode(
+        [(name, value) for name, value in options if name != "password"], quote_via=quote, safe="/:,"
+    )
     return urlunsplit(parts._replace(netloc=f"{user}{at}{host}", query=query)), given
 
 
