@@ -552,3 +552,11 @@ def test_of_many_jobs_a_list_asks_only_for_its_rows(hub: Hub) -> None:
     assert fragment.count("hub-failure") == 1, "each as it is now"
     again = hub.page("/admin/jobs/list")
     assert "Failing 2" in again and again.index("j-0900") < again.index("j-0003")
+
+
+def test_an_action_comes_back_to_the_list_as_it_was(hub: Hub) -> None:
+    insert_job(hub, "a-1")
+    page = hub.page("/admin/jobs/list?state=all&sort=name&q=a")
+    back = "/admin/jobs/list?state=all&sort=name&q=a"
+    assert page.count(f'name="back" value="{back}"') == 2, "one Job's switch, and the bar for many"
+    assert page.count(f"&back={quote(back, safe='/')}") == 3, "switch, clear, delete"
