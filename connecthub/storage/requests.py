@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 from connecthub.errors import NotFoundError, RefusedError
 from connecthub.storage import audit
@@ -43,12 +43,12 @@ async def request_run(
 ) -> int:
     """Queue a run of the Job now, `params` overriding its public_cfg for this once; the run's id.
 
-    A disabled Job runs too, and beside a run that is going. `token` names one asking: asked again with it, the run
-    of the first time is given, and no other is made. Raises NotFoundError.
+    A disabled Job runs too, and beside a run that is going. `token` names one asking: asked again with it and the
+    same parameters, the run of the first time is given, and no other is made. Raises NotFoundError.
     """
     overrides = None if params is None else json.dumps(params, ensure_ascii=False)
     async with db.transaction() as connection:
-        name = str(token or uuid4())
+        name = str(uuid5(token, overrides or "") if token else uuid4())
         if token is not None:
             await connection.execute(_LOCK, job_id, name)
             made = await connection.fetchval(_ASKED, job_id, name)
