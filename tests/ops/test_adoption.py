@@ -26,6 +26,10 @@ def test_older_ages_are_adopted_too(bare: str, age: str, has_running: bool) -> N
     load(bare, age)
     asyncio.run(migrate(bare))
     check_adopted(bare, has_running=has_running, has_log=False)
+    # The way back, and there again.
+    sql(bare, "DROP SCHEMA public CASCADE", "ALTER SCHEMA before_connecthub RENAME TO public")
+    asyncio.run(migrate(bare))
+    check_adopted(bare, has_running=has_running, has_log=False)
 
 
 def test_an_old_system_that_still_runs_is_not_adopted_under_its_feet(bare: str) -> None:

@@ -1,6 +1,6 @@
 -- Of the system that ConnectHub replaces: its tables move aside, into a schema of their own, where they stay.
 SET LOCAL lock_timeout = '5s';
-CREATE SCHEMA before_connecthub;
+CREATE SCHEMA IF NOT EXISTS before_connecthub;
 DO $$
 DECLARE
     moved record;
