@@ -143,7 +143,7 @@ def test_the_browser_tells_its_zone_at_the_log_in(stranger: Hub) -> None:
 
 def test_pause_and_resume_are_told_on_every_page(hub: Hub) -> None:
     insert_job(hub)
-    assert "1 Jobs stop firing" in hub.page("/admin/pause")
+    assert "1 Job stops firing" in hub.page("/admin/pause")
     assert hub.post("/admin/pause", next="//evil.example").headers["location"] == "/admin/"
     hub.post("/admin/pause")
     for path in (
