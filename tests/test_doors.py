@@ -1,4 +1,7 @@
-"""Nobody gets in who should not: routes without a session and by role, forgery, sessions, throttle, hosts."""
+"""Nobody gets in who should not: routes without a session and by role, sessions, throttle, hosts, hostile text.
+
+What is done to all routes at once is in test_doors_walks.py.
+"""
 
 from __future__ import annotations
 

@@ -31,9 +31,14 @@ def chromium() -> Iterator[Browser]:
         yield playwright.chromium.launch(executable_path=path, args=options)
 
 
-@pytest.fixture(params=LOOKS, ids=str)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest tests/browser/test_readme.py --readme` keeps the pictures of the README."""
+    parser.addoption("--readme", action="store_true", help="write the pictures of the README to docs/images")
+
+
+@pytest.fixture(params=LOOKS[:2], ids=str)
 def look(request: pytest.FixtureRequest) -> Look:
-    """Both languages, at a desk and on a phone."""
+    """Both languages, one at a desk and one on a phone."""
     found: Look = request.param
     return found
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
+from connecthub.cron import next_fire
 from tests.browser.hubs import SCRIPT, Hub
 from tests.standins.__main__ import job_settings
 
@@ -16,20 +19,26 @@ EXAMPLES = {
     "SyncOAToDidiExportFormJob": ("oa-export", "OA 表单导出 OA form export"),
     "SyncOAToDidiLegalEntitySyncJob": ("oa-to-didi", "OA 公司同步到滴滴 OA companies to DiDi"),
 }
-# id, name, cron, tag, usual seconds, how many of the newest runs have failed
+# id, name in Chinese and in English, cron, tag, usual seconds, how many of the newest runs have failed
 FIRM = [
-    ("oa-travel", "OA 出差申请 OA travel", "5 9-18 * * 1-5", "travel", 12, 9),
-    ("ehr-people", "EHR 人员同步 EHR people to OA", "*/15 * * * *", "people", 100, 0),
-    ("ehr-leavers", "离职人员停用账号 Leavers", "0 * * * *", "people", 31, 0),
-    ("didi-rules", "滴滴用车制度 DiDi rules by grade", "30 6 * * *", "travel", 45, 0),
-    ("invoice-pool", "发票池入库 Invoice pool", "*/30 * * * *", "finance", 240, 0),
-    ("bank-slips", "银行回单入账 Bank slips", "10 * * * *", "finance", 8, 2),
-    ("crm-contracts", "CRM 合同归档 CRM contracts", "0 2 * * *", "crm", 900, 0),
-    ("warehouse", "数仓快照 Warehouse snapshot", "20 3 * * *", "bi", 2400, 0),
-    ("attendance", "考勤日报 Attendance", "45 * * * *", "people", 19, 0),
-    ("suppliers", "供应商与账户 Suppliers", "0 4 * * 1", "finance", 70, 0),
-    ("long-" + "name-" * 24, LONG, "7 7 7 7 *", "tag-" * 20, 5, 0),
-    (HOSTILE, HOSTILE, "8 8 8 8 *", HOSTILE, 3, 1),
+    ("oa-travel", "OA 出差申请同步", "OA travel requests", "5 9-18 * * 1-5", "travel", 12, 9),
+    ("ehr-people", "EHR 人员同步到 OA", "EHR people to OA", "*/15 * * * *", "people", 100, 0),
+    ("ehr-leavers", "离职人员停用账号", "Accounts of leavers", "0 * * * *", "people", 31, 0),
+    ("didi-rules", "滴滴用车制度更新", "DiDi rules by grade", "30 6 * * *", "travel", 45, 0),
+    ("invoice-pool", "发票池入库", "Invoice pool", "*/30 * * * *", "finance", 240, 0),
+    ("bank-slips", "银行回单入账", "Bank slips to the ledger", "10 * * * *", "finance", 8, 2),
+    ("crm-contracts", "CRM 合同归档", "CRM contracts", "0 2 * * *", "crm", 900, 0),
+    ("warehouse", "数仓快照", "Warehouse snapshot", "20 3 * * *", "bi", 1500, 0),
+    ("attendance", "考勤日报", "Attendance of the day", "45 * * * *", "people", 19, 0),
+    ("suppliers", "供应商与银行账户", "Suppliers and accounts", "0 4 * * 1", "finance", 70, 0),
+]
+ODD = [
+    ("long-" + "name-" * 24, LONG, "", "7 7 7 7 *", "tag-" * 20, 5, 0),
+    (HOSTILE, HOSTILE, "", "8 8 8 8 *", HOSTILE, 3, 1),
+]
+ENTITIES = [
+    (f"entity-{n:02}", f"法人主体 {n:02}", f"Entity {n:02}", f"{n} 5 * * *", "entities", 5 + n, 0)
+    for n in range(1, 49)
 ]
 _RUNS = """
 WITH fires AS (
@@ -107,21 +116,7 @@ def _examples(hub: Hub) -> dict[str, int]:
 def much(hub: Hub) -> dict[str, int]:
     """60 Jobs, some with long or hostile names, 30 revisions of one, 10,000 runs, one of great size."""
     sql = hub.sql
-    script = hub.script("fail httpx.ReadTimeout")
-    for number, (job_id, name, cron, tag, usual_s, failed) in enumerate(_firm()):
-        sql(
-            "INSERT INTO jobs (id, name, tags, cron_expr, handler_path, public_cfg)"
-            " VALUES ($1, $2, $3, $4, $5, $6)",
-            job_id,
-            name,
-            [tag, "nightly"] if number % 2 else [tag],
-            cron,
-            SCRIPT,
-            json.dumps({"script": str(script.path)}),
-        )
-        sql(
-            _RUNS, job_id, 168, float(usual_s), failed, HOSTILE if job_id == HOSTILE else "no answer for 30 s"
-        )
+    firm(hub, FIRM + ODD + ENTITIES)
     for number in range(28):
         sql("UPDATE jobs SET priority = $1 WHERE id = 'ehr-people'", number + 1)
     runs = little(hub)
@@ -134,12 +129,25 @@ def much(hub: Hub) -> dict[str, int]:
     return runs
 
 
-def _firm() -> list[tuple[str, str, str, str, int, int]]:
-    more = [
-        (f"entity-{n:02}", f"法人主体 {n:02} Entity {n:02}", f"{n} 5 * * *", "entities", 5 + n, 0)
-        for n in range(1, 49)
-    ]
-    return FIRM + more
+def firm(hub: Hub, jobs: Sequence[tuple[str, str, str, str, str, int, int]]) -> None:
+    """These Jobs, each with a week of hourly runs."""
+    script = hub.script("fail httpx.ReadTimeout")
+    for number, (job_id, chinese, english, cron, tag, usual_s, failed) in enumerate(jobs):
+        hub.sql(
+            "INSERT INTO jobs (id, name, tags, cron_expr, handler_path, public_cfg)"
+            " VALUES ($1, $2, $3, $4, $5, $6)",
+            job_id,
+            f"{chinese} {english}".strip(),
+            [tag, "nightly"] if number % 2 else [tag],
+            cron,
+            SCRIPT,
+            json.dumps({"script": str(script.path)}),
+        )
+        # What the tick would write within the minute.
+        fire = next_fire(cron, "Asia/Shanghai", datetime.now(UTC))
+        hub.sql("UPDATE jobs SET next_run_at = $2 WHERE id = $1", job_id, fire)
+        why = HOSTILE if job_id == HOSTILE else "no answer for 30 s"
+        hub.sql(_RUNS, job_id, 168, float(usual_s), failed, why)
 
 
 def _lines() -> list[str]:
