@@ -1,4 +1,4 @@
-"""Nobody gets in who should not: routes without a session and by role, sessions, throttle, hosts, hostile text.
+"""Nobody gets in who should not: routes without a session and by role, sessions, throttle, hosts, text.
 
 What is done to all routes at once is in test_doors_walks.py.
 """
