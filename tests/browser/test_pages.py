@@ -76,7 +76,7 @@ def empty(stage: Stage) -> list[View]:
         View("menu", "/admin/", lambda someone: someone.page.locator(".hub-menu summary").last.click()),
         View("pause", "/admin/pause"),
         View("job-create", "/admin/jobs/create"),
-        View("job-create-wrong", "/admin/jobs/create", lambda someone: someone.page.click("#save")),
+        View("job-create-wrong", "/admin/jobs/create", _create_wrongly),
         View("not-found", "/admin/jobs/details/nobody", status=404),
         View("not-allowed", "/admin/users/list", role="viewer", status=403),
     ]
@@ -167,6 +167,12 @@ def _make_user_wrongly(someone: Reader) -> None:
     someone.type_in(username="li.na")
     someone.page.locator("main form .btn-primary").click()
     someone.page.locator(".invalid-feedback").first.wait_for()
+
+
+def _create_wrongly(someone: Reader) -> None:
+    someone.seen.expected.add(400)
+    someone.page.click("#save")
+    someone.page.locator(".hub-savebar [role=alert]").wait_for()
 
 
 def _change(someone: Reader) -> None:
