@@ -13,7 +13,7 @@ from connecthub.cli_job_file import export_jobs, import_jobs
 from connecthub.cli_out import as_json, pairs, print_json, record, table
 from connecthub.cli_run import follow_options, report
 from connecthub.config import Settings
-from connecthub.errors import ConfigError, NotFoundError, RefusedError, SecretError
+from connecthub.errors import KeyFileError, NotFoundError, RefusedError, SecretError
 from connecthub.security.vault import Vault
 from connecthub.storage import job_changes, job_pages
 from connecthub.storage.database import Database
@@ -73,9 +73,7 @@ def show(settings: Settings, job_id: str, as_json: bool) -> None:
     """Show all that a Job says, its health and its newest runs; of secrets only their names."""
 
     async def read(db: Database) -> tuple[Row, Row, list[Row]]:
-        found = await read_job(db, job_id)
-        if found is None:
-            raise NotFoundError(f"there is no Job {job_id}")
+        found = await _job(db, job_id)
         runs = await job_pages.newest_runs(db, [job_id], _NEWEST)
         return found, await job_pages.job_health(db, job_id), runs[job_id]
 
@@ -90,10 +88,9 @@ def show(settings: Settings, job_id: str, as_json: bool) -> None:
                 "runs": [record(run) for run in runs],
             }
         )
-    pairs((name, value) for name, value in found.items() if name != "secret_cfg")
-    pairs([("secret_cfg", ", ".join(keys) if isinstance(keys, list) else "cannot be read with the key here")])
-    click.echo()
-    pairs([("last success", health["last_success"]), ("failures since", health["streak"])])
+    secrets = "cannot be read with the key here" if keys is None else keys
+    well = {"last_success": health["last_success"], "failures_since": health["streak"]}
+    pairs(({**found, "secret_cfg": secrets} | well).items())
     click.echo()
     table(
         ("RUN", "STATUS", "REASON", "TRIGGER", "STARTED", "FINISHED", "MESSAGE"),
@@ -105,13 +102,21 @@ def show(settings: Settings, job_id: str, as_json: bool) -> None:
     )  # fmt: skip
 
 
+async def _job(db: Database, job_id: str) -> Row:
+    """Raises NotFoundError."""
+    found = await read_job(db, job_id)
+    if found is None:
+        raise NotFoundError(f"there is no Job {job_id}")
+    return found
+
+
 def _secret_keys(settings: Settings, token: str | None) -> list[str] | None:
     """The names of the secrets; None where the key here cannot read them."""
     if token is None:
         return []
     try:
         return sorted(Vault.open(settings.fernet_key_path, may_create=False).decrypt(token))
-    except (ConfigError, SecretError):
+    except (KeyFileError, SecretError):
         return None
 
 
@@ -131,19 +136,11 @@ def run_now(
     wanted = _object(params)
 
     async def start(db: Database) -> int:
-        stored = await db_job(db, job_id)
+        stored = await _job(db, job_id)
         changed = overrides(json.loads(stored["public_cfg"]), wanted)
         return await request_run(db, job_id, actor=command_line(), params=changed)
 
     sys.exit(report(settings, do(settings, start), wait=wait, follow=follow, as_json=as_json))
-
-
-async def db_job(db: Database, job_id: str) -> Row:
-    """The Job. Raises NotFoundError."""
-    found = await read_job(db, job_id)
-    if found is None:
-        raise NotFoundError(f"there is no Job {job_id}")
-    return found
 
 
 def _object(text: str | None) -> dict[str, Any]:

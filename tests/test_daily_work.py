@@ -103,6 +103,9 @@ def test_jobs_are_listed_switched_and_deleted_as_in_the_admin(site: Site) -> Non
     ]
     shown = json.loads(done(site, "job", "show", "sync-1", "--json"))
     assert shown["secret_keys"] == ["token"] and "secret_cfg" not in shown and shown["public_cfg"] == {}
+    (site.data / "fernet.key").rename(site.data / "away")
+    assert "cannot be read with the key here" in done(site, "job", "show", "sync-1")
+    (site.data / "away").rename(site.data / "fernet.key")
     assert "no Job nope" in refused(site, "job", "enable", "other", "nope")
     assert json.loads(done(site, "job", "enable", "other", "sync-1", "--json"))["changed"] == ["other"]
     assert done(site, "job", "run", "sync-1") == "run 1 is queued\n"

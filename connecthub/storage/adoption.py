@@ -62,8 +62,7 @@ async def tell(connection: Connected) -> None:
     jobs = await connection.fetchval("SELECT count(*) FROM jobs")
     runs = await connection.fetchval("SELECT count(*) FROM job_logs")
     log.warning(
-        "adopted a database of the system before ConnectHub: %d Jobs and %d runs; its own tables are kept in the "
-        "schema %s",
+        "adopted it: %d Jobs and %d runs; its own tables are kept in the schema %s",
         jobs,
         runs,
         SCHEMA,

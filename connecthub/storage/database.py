@@ -229,6 +229,7 @@ async def migrate(dsn: str) -> None:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             adopts = await adoption.is_due(driver)
             if adopts:
+                log.warning("adopting the database of the system before: a million runs take some minutes")
                 await driver.execute(adoption.script("before"))
             await connection.run_sync(_upgrade)
             if adopts:
