@@ -51,8 +51,15 @@ def reading(hub: Hub, name: str) -> float:
     return next(one.value for one in hub.readings() if one.name == name)
 
 
-def test_rule_8_a_claim_whose_answer_was_lost_is_taken_up(hub: Rig) -> None:
+def test_rules_8_and_19_a_claim_whose_answer_was_lost_is_taken_up_and_not_given_back(hub: Rig) -> None:
     hub.job("a", "EchoJob")
+    hub.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$"
+    )
+    hub.sql(
+        "CREATE TRIGGER refuse BEFORE UPDATE ON job_logs FOR EACH ROW"
+        " WHEN (OLD.status = 'RUNNING' AND NEW.status = 'QUEUED') EXECUTE FUNCTION refuse()"
+    )
     failpoints.arm("claim.after_answer:raise:0")
     try:
         run_id = hub.run("a")
