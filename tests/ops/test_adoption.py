@@ -15,7 +15,7 @@ from connecthub.storage.database import migrate
 from connecthub.web.display import segment
 from tests.installation import Site
 from tests.program import Person, Program
-from tests.test_adoption import JOBS, KEY, check_adopted, load, sql
+from tests.test_adoption import JOBS, KEY, OA, check_adopted, load, sql
 
 RUNS, AT_MOST_S = 1_000_000, 600.0
 CANARY = "canary-old-"
@@ -49,6 +49,8 @@ def test_an_old_system_that_still_runs_is_not_adopted_under_its_feet(bare: str) 
 @pytest.mark.ci
 def test_a_whole_installation_goes_on_with_its_own_key_file(bare: str, tmp_path: Path) -> None:
     load(bare, "3_run_log")
+    here = f"replace(snapshot_params::text, '{OA}', 'checkjobs.job:GoodJob')::json"
+    sql(bare, f"UPDATE job_logs SET snapshot_params = {here}", "SELECT 1")
     site = Site(tmp_path, bare)
     key = site.data / "fernet.key"
     key.unlink()
@@ -65,6 +67,10 @@ def test_a_whole_installation_goes_on_with_its_own_key_file(bare: str, tmp_path:
         assert "oa-sync" in person.get("/admin/jobs/list").text
         shown = site.command("job", "show", "oa-sync", "--json")
         assert '"secret_keys": ["token"]' in shown.stdout
+        again = site.command(
+            "run", "retry", "1", "--wait", "--json"
+        )  # with the definition and secrets of then
+        assert again.returncode == 0 and '"trigger": "retry"' in again.stdout, again
     checked = site.command("check").stdout
     assert "ok       secrets: " in checked and "Job list (disabled)" in checked
     assert CANARY not in checked + shown.stdout + "".join(program.lines)
