@@ -172,7 +172,7 @@ def _make_user_wrongly(someone: Reader) -> None:
 def _create_wrongly(someone: Reader) -> None:
     someone.seen.expected.add(400)
     someone.page.click("#save")
-    someone.page.locator(".hub-savebar [role=alert]").wait_for()
+    someone.page.locator(".hub-savebar [role=alert]:visible").wait_for()
 
 
 def _change(someone: Reader) -> None:
@@ -186,7 +186,7 @@ def _save_wrongly(someone: Reader) -> None:
         cron_expr="0 25 * * *", timeout_s="soon", **{"p.edit_interval_ms": "-1", "p.oa_base_url": ""}
     )
     someone.page.click("#save")
-    someone.page.locator(".hub-savebar [role=alert]").wait_for()
+    someone.page.locator(".hub-savebar [role=alert]:visible").wait_for()
 
 
 def _save_late(someone: Reader, hub: Hub) -> None:
