@@ -109,6 +109,7 @@ def test_jobs_are_listed_switched_and_deleted_as_in_the_admin(site: Site) -> Non
     assert "no Job nope" in refused(site, "job", "enable", "other", "nope")
     assert json.loads(done(site, "job", "enable", "other", "sync-1", "--json"))["changed"] == ["other"]
     assert done(site, "job", "run", "sync-1") == "run 1 is queued\n"
+    assert "still running" in refused(site, "run", "retry", "1")
     assert "run 1 of Job sync-1 is still going" in refused(site, "job", "delete", "sync-1", "--yes")
     done(site, "run", "cancel", "1")
     assert "has ended already" in refused(site, "run", "cancel", "1")
