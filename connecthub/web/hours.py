@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from connecthub.storage import overview
 from connecthub.storage.database import Database
 from connecthub.storage.jobs import Row
+from connecthub.web.shared import Shared
 
 HOUR = timedelta(hours=1)
 _OPEN = 2  # the newest hours, which nearly all changes are in
@@ -49,22 +50,32 @@ class Hours:
 
 
 class HourFigures:
-    """What the overview counts: the week of all Jobs, and the day of each Job that it shows."""
+    """What the overview counts: the week of all Jobs, and the day of each Job that it shows.
+
+    After a burst the newest hours alone hold tens of thousands of runs: without `fresh` a reading is shared.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._week = Hours(lambda hours: overview.runs_per_hour(database, hours), 168)
-        self._strips: dict[tuple[str, ...], Hours] = {}
+        self._this_hour = datetime.min
+        self._week = self._shared(lambda hours: overview.runs_per_hour(database, hours), 168)
+        self._strips: dict[tuple[str, ...], Shared[list[Row]]] = {}
 
-    async def week(self, this_hour: datetime) -> list[Row]:
+    def _shared(self, read: Read, count: int) -> Shared[list[Row]]:
+        hours = Hours(read, count)
+        return Shared(lambda: hours.rows(self._this_hour), good_s=1)
+
+    async def week(self, this_hour: datetime, *, fresh: bool) -> list[Row]:
         """hour, status, runs of the last 168 hours."""
-        return await self._week.rows(this_hour)
+        self._this_hour = this_hour
+        return await self._week.get(fresh=fresh)
 
-    async def strips(self, job_ids: Sequence[str], this_hour: datetime) -> list[Row]:
+    async def strips(self, job_ids: Sequence[str], this_hour: datetime, *, fresh: bool) -> list[Row]:
         """job_id, hour, status, runs of the last 24 hours."""
+        self._this_hour = this_hour
         ids = tuple(sorted(job_ids))
         kept = self._strips.pop(ids, None)
         if kept is None:
-            kept = Hours(lambda hours: overview.strips(self._database, ids, hours), 24)
+            kept = self._shared(lambda hours: overview.strips(self._database, ids, hours), 24)
         self._strips = {**dict(list(self._strips.items())[1 - _KEPT :]), ids: kept}
-        return await kept.rows(this_hour)
+        return await kept.get(fresh=fresh)

@@ -119,12 +119,13 @@ class OverviewPages:
         """Everything of it, or what has changed."""
         db, asked = self._database, request.query_params
         state = await overview.read_state(db)
-        failing = await self._failing.get(fresh=state["jobs"] < MANY_JOBS)
+        fresh = state["jobs"] < MANY_JOBS
+        failing = await self._failing.get(fresh=fresh)
         running = await overview.running_now(db)
         jobs = await overview.strip_jobs(db, [row["job_id"] for row in failing], asked.get("strips") == "all")
         this_hour = state["now"].replace(minute=0, second=0, microsecond=0)
-        week = await self._hours.week(this_hour)
-        cells = await self._hours.strips([job["id"] for job in jobs], this_hour)
+        week = await self._hours.week(this_hour, fresh=fresh)
+        cells = await self._hours.strips([job["id"] for job in jobs], this_hour, fresh=fresh)
         hours = _SPANS.get(asked.get("hours", ""), 24)
         day = [row for row in week if row["hour"] > this_hour - 24 * HOUR]
         drawer = _Drawer(request, this_hour)
