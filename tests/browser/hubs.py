@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ class Hub:
         self.program, self.oa, self.didi = program, oa, didi
         self.url = program.url
         self._folder = folder
-        self._numbers = itertools.count(1)
+        self.scripts: list[Script] = []
         self.admin = Person(program.url)
         self.admin.sign_in(program.password)
         for role, username in ROLES.items():
@@ -49,7 +48,8 @@ class Hub:
 
     def script(self, *lines: str) -> Script:
         """A new file for a ScriptJob."""
-        script = Script(self._folder / f"script-{next(self._numbers)}")
+        script = Script(self._folder / f"script-{len(self.scripts)}")
+        self.scripts.append(script)
         script.add(*lines)
         return script
 
@@ -104,4 +104,7 @@ def hub_in(folder: Path, rows: int = 60) -> Iterator[Hub]:
     """A hub that keeps everything in `folder`, beside stand-ins with `rows` rows."""
     data = make_dataset(rows)
     with OaStandin(data) as oa, DidiStandin(data) as didi, Program(folder, PACKAGES) as program:
-        yield Hub(program, oa, didi, folder)
+        hub = Hub(program, oa, didi, folder)
+        yield hub
+        for script in hub.scripts:  # or the hub would wait for what still runs
+            script.add("end")

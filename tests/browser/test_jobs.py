@@ -87,6 +87,7 @@ def test_the_second_of_two_who_edit_is_told(admin: Reader, hub: Hub, look: Look)
     admin.page.click("#save")
     admin.sees("77", ".alert-warning")
     expect(admin.page.locator("[name=priority]")).to_have_value("5")
+    expect(admin.page.locator("[data-block=difference]")).to_contain_text("5")  # still to be saved
 
 
 def test_it_is_tried_and_run_with_other_parameters(hub: Hub, visit: Visit, look: Look) -> None:

@@ -127,3 +127,7 @@ addEventListener("beforeunload", (event) => {
 });
 
 form.querySelector("[aria-invalid]")?.focus();
+if (form.querySelector("[aria-invalid]") || document.querySelector("main > [role=alert]")) {
+  changed = true; // what was typed is not saved yet
+  soon();
+}
