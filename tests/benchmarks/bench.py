@@ -17,6 +17,7 @@ from tests.faults.stage import Hub, Stage
 
 JOBS = "tests.benchmarks.jobs"
 EACH_MINUTE = "* * * * *"
+_CHUNK = 20_000
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -49,16 +50,18 @@ class Bench(Stage):
     ) -> None:
         """Insert `count` Jobs, due at the next minute mark by `cron`."""
         secret = self.vault.encrypt(secrets) if secrets else None
-        self.sql(
-            "INSERT INTO jobs (id, cron_expr, timezone, handler_path, public_cfg, secret_cfg)"
-            " SELECT $1 || '-' || n, $2, 'UTC', $3, $4::jsonb, $5 FROM generate_series(1, $6::int) AS n",
-            prefix,
-            cron,
-            f"{JOBS}:{handler}",
-            json.dumps(params or {}),
-            secret,
-            count,
-        )
+        for first in range(1, count + 1, _CHUNK):  # a statement may take a minute at most
+            self.sql(
+                "INSERT INTO jobs (id, cron_expr, timezone, handler_path, public_cfg, secret_cfg)"
+                " SELECT $1 || '-' || n, $2, 'UTC', $3, $4::jsonb, $5 FROM generate_series($6::int, $7::int) AS n",
+                prefix,
+                cron,
+                f"{JOBS}:{handler}",
+                json.dumps(params or {}),
+                secret,
+                first,
+                min(count, first + _CHUNK - 1),
+            )
         if cron == EACH_MINUTE:  # as after its first tick
             self.sql(
                 "UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp()) + interval '1 minute'"

@@ -12,6 +12,7 @@ from tests.benchmarks.ticks import figure_of
 from tests.faults.stage import Hub
 from tests.program import Person
 
+_CHUNK = 20_000
 _PAGES = ("/admin/", "/admin/joblogs/list")
 
 
@@ -115,18 +116,22 @@ def pages(bench: Bench, size: Size) -> list[Figure]:
     """Row 9: the pages over a million runs (ten with --full)."""
     rows = 10_000_000 if size.full else 1_000_000
     bench.fill(1000, "NothingJob")
+    bench.arm("none", bench.next_minute())
     bench.sql("ALTER TABLE job_logs SET (autovacuum_enabled = off)")
-    bench.sql(
-        "INSERT INTO job_logs (job_id, revision_id, trigger, status, reason, scheduled_for, idempotency_key, message,"
-        " queued_at, started_at, finished_at)"
-        " SELECT j.id, j.revision_id, 'schedule', CASE WHEN n % 50 = 0 THEN 'FAILURE' ELSE 'SUCCESS' END,"
-        "   CASE WHEN n % 50 = 0 THEN 'exception' END, at, fire_key(j.id, at), 'run ' || n, at, at, at + interval '1 s'"
-        " FROM generate_series(1, $1::int) AS n"
-        " JOIN (SELECT id, revision_id, row_number() OVER () - 1 AS turn FROM jobs) j ON j.turn = n % 1000,"
-        " LATERAL (SELECT date_trunc('minute', clock_timestamp()) - (($1::int - n) / 1000 + 1) * interval '1 minute'"
-        "          AS at) t ORDER BY n",
-        rows,
-    )
+    for first in range(1, rows, _CHUNK):
+        bench.sql(
+            "INSERT INTO job_logs (job_id, revision_id, trigger, status, reason, scheduled_for, idempotency_key, message,"
+            " queued_at, started_at, finished_at)"
+            " SELECT j.id, j.revision_id, 'schedule', CASE WHEN n % 50 = 0 THEN 'FAILURE' ELSE 'SUCCESS' END,"
+            "   CASE WHEN n % 50 = 0 THEN 'exception' END, at, fire_key(j.id, at), 'run ' || n, at, at, at + interval '1 s'"
+            " FROM generate_series($1::int, $1 + $2::int - 1) AS n"
+            " JOIN (SELECT id, revision_id, row_number() OVER () - 1 AS turn FROM jobs) j ON j.turn = n % 1000,"
+            " LATERAL (SELECT date_trunc('minute', clock_timestamp()) - (($3::int - n) / 1000 + 1) * interval '1 minute'"
+            "          AS at) t ORDER BY n",
+            first,
+            _CHUNK,
+            rows,
+        )
     bench.sql("ALTER TABLE job_logs RESET (autovacuum_enabled)")
     bench.sql("VACUUM ANALYZE job_logs")
     hub = bench.start(64)
