@@ -72,6 +72,12 @@ class Site:
                 status = int(exit.code or 0)
         return subprocess.CompletedProcess(words, status, said.getvalue(), complained.getvalue())
 
+    def process(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command to its end, as a process of its own: in this one other plugins may have been loaded."""
+        process = self.start(*words)
+        said, _ = process.communicate()
+        return subprocess.CompletedProcess(words, process.returncode, said, "")
+
     def killed(self, point: str, *words: str) -> None:
         """A command that is killed when it passes the failpoint."""
         process = self.start(*words, CONNECTHUB_FAILPOINT=point)

@@ -141,7 +141,10 @@ def test_each_command_does_what_the_page_says(prepared: Site, empty: str, file: 
         into_empty = words[0] == "restore" and "--replace" not in words
         answer = "other\n" if words[:2] in (["job", "clear"], ["job", "delete"]) else "y\n"
         environ = {"CONNECTHUB_DATABASE__URL": empty} if into_empty else {}
-        done = prepared.command(*words, stdin=answer, **environ)
+        if words[0] == "run-once":
+            done = prepared.process(*words)
+        else:
+            done = prepared.command(*words, stdin=answer, **environ)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         if target is not None:
             target.write_text(done.stdout)
