@@ -104,15 +104,24 @@ async def _serve(settings: Settings) -> None:
 
 
 def _on_signals(stop: asyncio.Event, grace_s: float) -> None:
-    def on_signal() -> None:
-        if stop.is_set():
+    """The first signal sets `stop`, a second one ends the process at once.
+
+    Not by the loop's own handlers, which wait until the loop gets to them: it may be what stands still.
+    """
+    loop = asyncio.get_running_loop()
+    asked = False
+
+    def on_signal(number: int, frame: object) -> None:
+        nonlocal asked
+        if asked:
             os._exit(1)
-        stop.set()
-        # Should a plugin hold the interpreter itself, the system ends the process.
+        asked = True
+        # Should a plugin hold the interpreter itself from now on, the system ends the process.
         signal.setitimer(signal.ITIMER_REAL, grace_s + _OVERTIME_S)
+        loop.call_soon_threadsafe(stop.set)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        signal.signal(number, on_signal)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import os
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,19 @@ class BlockingJob(_Witnessed):
     async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
         self.tell(params, "begin")
         time.sleep(params["seconds"])  # noqa: ASYNC251  # this is the fault
+        return self.result(params)
+
+
+class HubBlockingJob(_Witnessed):
+    """Blocks the hub's own event loop for `seconds`, from a thread."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        frame = sys._current_frames()[threading.main_thread().ident or 0]
+        while not isinstance(loop := frame.f_locals.get("self"), asyncio.AbstractEventLoop):
+            assert frame.f_back is not None
+            frame = frame.f_back
+        loop.call_soon_threadsafe(time.sleep, params["seconds"])
+        self.tell(params, "begin")
         return self.result(params)
 
 

@@ -64,6 +64,21 @@ def test_it_ends_within_the_grace_and_ten_seconds(
     assert stage.judge().is_clean
 
 
+def test_it_ends_although_its_own_loop_stands_still(stage: Stage) -> None:
+    hub = stage.hub()
+    stage.job("a", "HubBlockingJob", {"seconds": 60})
+    run_id = stage.run("a")
+    stage.until(lambda: stage.told("end"))
+    begin = time.monotonic()
+    hub.kill(signal.SIGTERM)
+    hub.process.wait(MOST_S)
+    assert GRACE_S <= time.monotonic() - begin <= MOST_S
+    stage.killed.add(hub.process.pid)
+    stage.hub()
+    stage.wait(run_id, "LOST")
+    assert stage.judge().is_clean
+
+
 def test_a_run_that_ends_within_the_grace_is_a_success(stage: Stage) -> None:
     stage.hub()
     stage.job("a", "ThreadJob", {"seconds": 1})
