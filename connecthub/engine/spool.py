@@ -77,12 +77,21 @@ class Spool:
 
     def _create(self) -> int:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._file = _new(self._path)
         folder = os.open(self._folder, os.O_RDONLY)
         os.fsync(folder)  # or the name of the file might not survive
         os.close(folder)
         return self._file
+
+
+def _new(path: Path) -> int:
+    """The file, made and locked. Another hub may have taken it for left behind in between, and deleted it."""
+    while True:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file).st_nlink:
+            return file
+        os.close(file)
 
 
 def _lock(path: Path) -> IO[bytes] | None:
@@ -92,7 +101,7 @@ def _lock(path: Path) -> IO[bytes] | None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return None
-    if not path.exists():
+    if not os.fstat(file.fileno()).st_nlink:
         file.close()
         return None
     return file

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -16,6 +19,7 @@ import pytest
 
 from connecthub.clock import boottime
 from connecthub.engine.spool import Spool
+from connecthub.storage.late import LateReturn
 from tests.engine import sample_jobs
 from tests.engine.conftest import Rig
 
@@ -112,6 +116,34 @@ def test_a_living_hubs_file_is_its_own(hub: Rig, outage: Outage) -> None:
             assert left == [] and file.exists()
         outage.end()
     assert hub.wait(run_id, "SUCCESS")["status"] == "SUCCESS"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="looks at /proc for what waits for a lock")
+def test_a_file_that_another_hub_took_away_while_it_was_made_is_made_anew(tmp_path: Path) -> None:
+    """Between its making and its lock, a file looks like one that a dead hub left."""
+    hub, path = uuid4(), tmp_path / "spool"
+    path.mkdir()
+    file = path / f"{hub}.jsonl"
+    file.touch()
+    late = LateReturn(1, None, "{}")
+    with ThreadPoolExecutor(1) as pool:
+        with Spool(path, uuid4()).left_behind() as left:
+            assert left == [(hub, [])]
+            spool = Spool(path, hub)
+            writing = pool.submit(spool.write, [late])
+            while list(open_files()).count(str(file)) < 2:
+                assert not writing.done()
+        writing.result(10)
+    assert len(file.read_text().splitlines()) == 1
+    spool.close()
+    with Spool(path, uuid4()).left_behind() as left:
+        assert left == [(hub, [late])]
+
+
+def open_files() -> Iterator[str]:
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            yield os.readlink(f"/proc/self/fd/{number}")
 
 
 def test_rule_12_a_hub_that_is_cut_off_stops_what_another_may_run_again(hub: Rig, outage: Outage) -> None:
