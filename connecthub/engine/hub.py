@@ -52,6 +52,7 @@ class Hub:
     ) -> None:
         self._db = db
         self._vault = vault
+        self._telling = asyncio.Lock()
         self._told_keys: tuple[str, ...] = ()
         self._loader = loader
         self._metrics = metrics
@@ -139,12 +140,13 @@ class Hub:
         ticked_at, pool = self._ticker.ticked_at, self._pool
         changed = await asyncio.to_thread(self._loader.changed)
         name = f"{socket.gethostname()}:{os.getpid()}"
-        keys = self._vault.key_ids
-        state = HubState(
-            self.held.worker_id, name, __version__, pool.size, pool.taken, ticked_at, changed, keys
-        )
-        await hubs.store_seen(self._db, state)
-        self._told_keys = keys
+        async with self._telling:  # or an older row could be written over a newer one
+            keys = self._vault.key_ids
+            state = HubState(
+                self.held.worker_id, name, __version__, pool.size, pool.taken, ticked_at, changed, keys
+            )
+            await hubs.store_seen(self._db, state)
+            self._told_keys = keys
 
     async def _look_at_keys_once(self) -> None:
         """A rotation waits until all hubs have told that they have the new key."""
