@@ -132,7 +132,7 @@ def test_rule_10_code_past_its_timeout_is_renewed_and_counts_as_going(hub: Rig) 
     hub.sql("UPDATE jobs SET cron_expr = '* * * * *'")
     hub.sql("UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp())")
     hub.do(hub.hubs[0][0]._ticker.tick_once())
-    row = hub.sql("SELECT status, reason, meta FROM job_logs WHERE trigger = 'schedule' ORDER BY id")[0]
+    row = hub.sql("SELECT * FROM job_logs WHERE trigger = 'schedule' ORDER BY scheduled_for DESC")[0]
     assert (row["status"], row["reason"]) == ("SKIPPED", "overlap")
     assert json.loads(row["meta"])["blocked_by"] == run_id
 
