@@ -11,6 +11,9 @@ import pytest
 
 from connecthub.storage.database import migrate
 from tests import cluster
+from tests.standins.dataset import Dataset
+from tests.standins.didi import DidiStandin
+from tests.standins.oa import OaStandin
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +46,10 @@ def bare(server: str) -> Iterator[str]:
     name = f"bare_{uuid.uuid4().hex}"
     yield cluster.create_database(server, name)
     cluster.drop_database(server, name)
+
+
+@pytest.fixture
+def standins(data: Dataset) -> Iterator[tuple[OaStandin, DidiStandin]]:
+    """The outside systems, with the `data` that the test's own fixture makes."""
+    with OaStandin(data) as oa, DidiStandin(data) as didi:
+        yield oa, didi

@@ -18,7 +18,12 @@ from connecthub.storage.database import migrate, schema_head
 from connecthub.storage.pending import pending_sql
 from tests.installation import Site
 
-AGES = Path(__file__).parent / "ops" / "adoption"
+FILES = Path(__file__).parent / "ops" / "adoption"
+AGES = {
+    "1_first": ["jobs", "1_first", "runs"],
+    "2_running": ["jobs", "2_running", "runs", "running"],
+    "3_run_log": ["jobs", "3_run_log", "runs", "running", "log"],
+}
 KEY = b"a2V5IG9mIHRoZSB0ZXN0cyBvZiBhZG9wdGlvbiAzMiE="  # of the secrets in the SQL files
 JOBS, ODD = 13, 9  # ODD of the Jobs have ids that the form would refuse, or that are words of addresses
 OA = "extensions.sync_oa_to_didi.job:SyncOAToDidiTokenJob"
@@ -41,7 +46,7 @@ def sql(dsn: str, *statements: str) -> list[asyncpg.Record]:
 
 def load(dsn: str, age: str) -> None:
     """Make the database what the old system left."""
-    sql(dsn, (AGES / f"{age}.sql").read_text(encoding="utf-8"), "SELECT 1")
+    sql(dsn, *((FILES / f"{part}.sql").read_text("utf-8") for part in AGES[age]), "SELECT 1")
 
 
 def check_adopted(dsn: str, *, has_running: bool, has_log: bool) -> None:

@@ -25,12 +25,6 @@ def data() -> Dataset:
 
 
 @pytest.fixture
-def standins(data: Dataset) -> Iterator[tuple[OaStandin, DidiStandin]]:
-    with OaStandin(data) as oa, DidiStandin(data) as didi:
-        yield oa, didi
-
-
-@pytest.fixture
 def program(tmp_path: Path) -> Iterator[Program]:
     with Program(tmp_path / "ConnectHub 试用") as program:
         yield program

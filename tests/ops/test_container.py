@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,12 +25,6 @@ SECRET = ("rest_password", "client_secret", "sign_key")
 @pytest.fixture
 def data() -> Dataset:
     return make_dataset(200)
-
-
-@pytest.fixture
-def standins(data: Dataset) -> Iterator[tuple[OaStandin, DidiStandin]]:
-    with OaStandin(data) as oa, DidiStandin(data) as didi:
-        yield oa, didi
 
 
 def create_main_job(person: Person, standins: tuple[OaStandin, DidiStandin], cron: str) -> dict[str, str]:
