@@ -41,6 +41,7 @@ def make_job(
     for kind, values in (("p", public), ("s", secret)):
         for key, text in values.items():
             someone.type_in(**{f"{kind}.{key}": str(text)})
+    expect(page.get_by_text(someone.say("missing"), exact=True).filter(visible=True)).to_have_count(0)
     # While secrets are typed the preview of the parameters comes back, and must not undo them.
     someone.button("preset.daily").click()
     someone.type_in(timezone="Asia/Shanghai")
