@@ -93,7 +93,7 @@ async def _serve(settings: Settings) -> None:
                 settings, web_db, vault, lambda: _readiness(web_db, hub), lambda: _metrics(web_db, metrics)
             )
             async with _web(app, listener):
-                hub.start()
+                await hub.start()
                 gc.collect()
                 gc.freeze()  # what lives for as long as the hub is not looked through again and again
                 _greet(listener, password_file)

@@ -75,13 +75,14 @@ class Hub:
         self._looked_at = boottime()
         self._newer_schema: str | None = None
 
-    def start(self) -> None:
-        """Tick, claim and beat from now on."""
+    async def start(self) -> None:
+        """Tell that this hub is there, which a rotation of keys looks for; then tick, claim and beat."""
+        await self._tell_once()
         slowest = self._lease_s / 4
         often = min(_STOP_LOOK_S, self._lease_s / 24)
         self._loops = [
             Every("heartbeat", self._beat_s, self._leases.beat_once, slowest),
-            Every("hub state", self._beat_s, self._tell_once, slowest, at_once=True),
+            Every("hub state", self._beat_s, self._tell_once, slowest),
             Every("schema", self._beat_s, self._look_at_schema_once, slowest),
             Every("key file", 1.0, self._look_at_keys_once, slowest),
             Every("reaper", self._beat_s, self._leases.reap_once, slowest),

@@ -66,7 +66,7 @@ class Rig:
             db = await Database.open(self.dsn, settings=ENGINE_SETTINGS)
             loader = Loader(self.settings.plugins.packages, self.settings.plugin_path)
             hub = Hub(db, self.vault, loader, self.settings, Metrics())
-            hub.start()
+            await hub.start()
             self.hubs.append((hub, db))
             return hub
 

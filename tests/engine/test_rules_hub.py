@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from connecthub import failpoints
@@ -225,3 +227,20 @@ def test_rule_3_a_fire_time_is_missed_after_two_minutes(late_s: int, status: str
     )
     [row], _ = plan(job, fire + timedelta(seconds=late_s))
     assert (row.status, row.scheduled_for) == (status, fire)
+
+
+def test_a_hub_tells_of_itself_before_it_does_anything(rig: Rig) -> None:
+    """A rotation of keys waits for the hubs that it finds."""
+
+    async def hold() -> asyncpg.Connection[asyncpg.Record]:
+        connection = await asyncpg.connect(rig.dsn)
+        await connection.execute("BEGIN; LOCK TABLE hubs")
+        return connection
+
+    holder = rig.do(hold())
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(rig.start_hub)
+        rig.until(lambda: rig.sql("SELECT FROM pg_locks WHERE relation = 'hubs'::regclass AND NOT granted"))
+        assert not starting.done()
+        rig.do(holder.close())
+        starting.result(10)
