@@ -236,7 +236,7 @@ async def migrate(dsn: str) -> None:
                 await driver.execute(adoption.script("after"))
                 await adoption.tell(driver)
     except CommandError:  # a revision that is not among the migrations here
-        raise newer_schema() from None
+        raise newer_schema_error() from None
     except asyncpg.LockNotAvailableError:
         raise DatabaseError(
             "database cannot be adopted: the system before ConnectHub still uses it; stop all of it, its workers "
@@ -265,7 +265,7 @@ def schema_scripts() -> dict[str, str]:
     return {script.revision: script.path for script in scripts[::-1]}
 
 
-def newer_schema() -> DatabaseError:
+def newer_schema_error() -> DatabaseError:
     """What is said where a newer version has made the schema."""
     return DatabaseError(
         f"database cannot be used: its schema is newer than {schema_head()}, the last one that this version "

@@ -14,7 +14,7 @@ from connecthub.storage.database import (
     MIGRATION_LOCK,
     UNAVAILABLE,
     migrate,
-    newer_schema,
+    newer_schema_error,
     schema_scripts,
 )
 from connecthub.storage.failures import unreachable
@@ -39,7 +39,7 @@ class _State:
         if self.revision is None:
             return known
         if self.revision not in known:
-            raise newer_schema()
+            raise newer_schema_error()
         return known[known.index(self.revision) + 1 :]
 
 
