@@ -178,7 +178,7 @@ class _RunStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        if current.get() is None:
+        if current.get() is None and not self._before.closed:  # it may go after what it stands for
             self._before.flush()
 
     def isatty(self) -> bool:

@@ -6,6 +6,7 @@ The flood is 64 MB and not a gigabyte, for the sake of the fast tier: memory is 
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import resource
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES, TRUNCATED
+from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES, TRUNCATED, capturing
 from tests.engine import sample_jobs
 from tests.engine.conftest import Rig
 
@@ -168,3 +169,12 @@ def test_a_module_that_ends_the_program_when_imported_fails_alone(hub: Rig) -> N
     row = hub.wait(hub.run("a"))
     assert row["reason"] == "bad_handler" and "SystemExit: 3" in row["message"]
     assert hub.wait(hub.run("b"))["status"] == "SUCCESS"
+
+
+def test_a_stream_may_end_after_the_one_it_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
+    with capturing():
+        stream = sys.stdout
+    sys.stdout.close()
+    stream.close()  # as the interpreter does with what is left
+    assert stream.closed
