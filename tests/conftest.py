@@ -8,12 +8,18 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from connecthub.storage.database import migrate
 from tests import cluster
 from tests.standins.dataset import Dataset
 from tests.standins.didi import DidiStandin
 from tests.standins.oa import OaStandin
+
+# How long an example takes says something of the machine, and nothing of what is tested.
+hypothesis_settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

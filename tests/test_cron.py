@@ -112,7 +112,7 @@ def local(fires: list[datetime], zone: str) -> list[str]:
     return [fire.astimezone(ZoneInfo(zone)).strftime("%m-%d %H:%M%z") for fire in fires]
 
 
-@settings(derandomize=True, max_examples=400, deadline=None)
+@settings(derandomize=True, max_examples=400)
 @given(expressions, st.sampled_from(ZONES), moments)
 def test_fires_as_cronsim_does(expression: str, zone: str, after: datetime) -> None:
     if valid(expression):
@@ -120,7 +120,7 @@ def test_fires_as_cronsim_does(expression: str, zone: str, after: datetime) -> N
         assert cron.next_fires(expression, zone, after, 60) == [fire.astimezone(UTC) for fire in expected]
 
 
-@settings(derandomize=True, max_examples=150, deadline=None)
+@settings(derandomize=True, max_examples=150)
 @given(expressions, moments)
 def test_fires_as_croniter_does(expression: str, after: datetime) -> None:
     assume(",*" not in expression)  # croniter sorts such a list, and takes it for one that begins with `*`
@@ -129,7 +129,7 @@ def test_fires_as_croniter_does(expression: str, after: datetime) -> None:
         assert cron.next_fires(expression, "UTC", after, 5) == [oracle.get_next() for _ in range(5)]
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=300)
 @given(fields(0, 59, ()), fields(0, 3, ()), st.sampled_from(CHANGES), st.integers(-26, 3), st.integers(1, 36))
 def test_fires_as_the_design_says_around_clock_changes(
     minutes: str, hours: str, change: tuple[str, datetime], start: int, length: int
@@ -147,7 +147,7 @@ def test_fires_as_the_design_says_around_clock_changes(
         assert cron.next_fire(expression, zone, after) == expected[0]
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(derandomize=True, max_examples=100)
 @given(expressions, st.sampled_from(ZONES), moments, st.integers(0, 400), st.integers(1, 100))
 def test_a_span_is_what_one_by_one_gives(
     expression: str, zone: str, after: datetime, days: int, keep: int

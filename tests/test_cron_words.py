@@ -149,7 +149,7 @@ def test_words(expression: str, english: str, chinese: str) -> None:
     assert in_words(expression, "zh") == chinese
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=300)
 @given(expressions)
 def test_every_valid_expression_has_words(expression: str) -> None:
     if valid(expression):

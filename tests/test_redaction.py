@@ -88,7 +88,7 @@ def bare(text: str) -> str:
 @example(value="\\'\\'\"\"", before="'", after='"')
 @example(value="aaaaaa", before="", after="")
 @example(value="0000\x1f\\", before="", after="")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_encoding_survives(encoding: str, value: str, before: str, after: str) -> None:
     written = ENCODINGS[encoding](value)
     masked = Masker({"key": value}).text(f"{before}#{written}#{after}")
@@ -97,7 +97,7 @@ def test_no_encoding_survives(encoding: str, value: str, before: str, after: str
 
 @pytest.mark.parametrize("encoding", ["raw", "json", "json not ascii"])
 @given(value=ENCODABLE, before=st.binary(max_size=7), after=st.binary(max_size=7))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_base64_at_any_place_between_any_neighbours(
     encoding: str, value: str, before: bytes, after: bytes
 ) -> None:
@@ -139,7 +139,6 @@ def test_basic_authorisation() -> None:
 
 @given(value=ENCODABLE.filter(str.isprintable))
 @example(value="a%20b c|d^e`f{g}")
-@settings(deadline=None)
 def test_urls_of_httpx(value: str) -> None:
     masker = Masker({"k": value})
     written = str(httpx.URL("http://h/", params={"token": value}))
@@ -149,7 +148,7 @@ def test_urls_of_httpx(value: str) -> None:
 
 
 @given(values=st.lists(VALUES, min_size=1, max_size=4), data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_overlapping_secrets_leave_no_tail(values: list[str], data: st.DataObject) -> None:
     longest = max(values, key=len)
     cut = data.draw(st.integers(0, len(longest)))
@@ -318,7 +317,6 @@ def test_fifty_levels_are_kept() -> None:
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
-@settings(deadline=None)
 def test_what_holds_no_secret_stays_as_it_is(value: Any) -> None:
     assert Masker({"k": "hunter22-never-drawn"}).json(value) == value
     assert Masker({}).json(value) is value
