@@ -37,6 +37,7 @@ class Program:
             "CONNECTHUB_DATA__DIR": str(self.data),
             "CONNECTHUB_PLUGINS__PATH": str(ROOT),
             "CONNECTHUB_SERVER__PORT": "0",
+            "PYTHONFAULTHANDLER": "1",
             **(environ or {}),
         }
         self.lines: list[str] = []
@@ -109,9 +110,18 @@ class Program:
         return (self.data / "admin-password").read_text().strip()
 
     def stop(self) -> int:
-        """End it as systemd does; its exit status."""
+        """End it as systemd does; its exit status. If it does not end, where each of its threads stands."""
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(90)
+        try:
+            status = self.process.wait(90)
+        except subprocess.TimeoutExpired:
+            threads = _threads(self.process.pid)
+            self.process.send_signal(signal.SIGABRT)  # all stacks are printed, whoever holds the interpreter
+            self.process.wait(90)
+            self._reader.join()
+            raise AssertionError(
+                "it did not end within 90 s of SIGTERM\n" + threads + "\n" + "".join(self.lines)
+            ) from None
         self._reader.join()
         return status
 
@@ -120,6 +130,13 @@ class Program:
     ) -> None:
         if self.process.poll() is None:
             self.stop()
+
+
+def _threads(pid: int) -> str:
+    """Number, name, state and place in the kernel of each thread, as Linux tells them."""
+    tasks = Path(f"/proc/{pid}/task").glob("*")
+    told = [[(task / name).read_text().strip() for name in ("comm", "stat", "wchan")] for task in tasks]
+    return "\n".join(f"{name} {stat.rpartition(')')[2].split()[0]} {place}" for name, stat, place in told)
 
 
 class Person(httpx.Client):

@@ -121,8 +121,7 @@ class Chaos:
         _wake(hub)
         begin = time.monotonic()
         if hub.process.poll() is None:
-            hub.kill(signal.SIGTERM)
-            hub.process.wait(60)
+            hub.stop()
         self.slowest_stop_s = max(self.slowest_stop_s, time.monotonic() - begin)
         self._replace(number)
 
