@@ -13,14 +13,14 @@ from connecthub.cli_job_file import export_jobs, import_jobs
 from connecthub.cli_out import as_json, pairs, print_json, record, table
 from connecthub.cli_run import follow_options, report
 from connecthub.config import Settings
+from connecthub.definitions.differences import overrides
+from connecthub.definitions.fields import WrongField, parse_json
 from connecthub.errors import KeyFileError, NotFoundError, RefusedError, SecretError
 from connecthub.security.vault import Vault
 from connecthub.storage import job_changes, job_pages
 from connecthub.storage.database import Database
 from connecthub.storage.jobs import Row, read_job
 from connecthub.storage.requests import request_run
-from connecthub.web.config_fields import WrongField, parse_json
-from connecthub.web.job_actions import overrides
 
 _NEWEST = 5
 _MOST = 1_000_000  # Jobs in a list without a limit

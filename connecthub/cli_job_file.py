@@ -11,14 +11,14 @@ from connecthub import daemon
 from connecthub.cli_database import command_line, do
 from connecthub.cli_out import as_json, print_json
 from connecthub.config import Settings
+from connecthub.definitions.differences import Change, for_audit
 from connecthub.errors import NotFoundError, RefusedError, SecretError
-from connecthub.job_import import Plan, Step, plan_import, store_import
 from connecthub.logs import escaped
 from connecthub.operations.job_file import Entry, Secrets, read_jobs, write_jobs
+from connecthub.operations.job_import import Plan, Step, plan_import, store_import
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
 from connecthub.storage.jobs import read_jobs as stored_jobs
-from connecthub.web.job_diff import Change, for_audit
 
 
 @click.command("export")

@@ -16,10 +16,10 @@ from connecthub.cli_out import as_json, cell, pairs, print_json, record, table
 from connecthub.config import Settings
 from connecthub.errors import NotFoundError
 from connecthub.logs import escaped
+from connecthub.run_log import TRUNCATED, parse
 from connecthub.storage import hubs, requests, run_lists, run_page
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.jobs import Row
-from connecthub.web.run_log import parse
 
 _POLL_S = 0.5
 _STATUSES = ("QUEUED", "RUNNING", "SUCCESS", "FAILURE", "CANCELLED", "LOST", "SKIPPED")
@@ -199,7 +199,7 @@ class _LogPrinter:
     def show(self, row: Row) -> None:
         """`row` has run_log and started_at."""
         text = row["run_log"] or ""
-        head, cut, behind = text.partition("\n[TRUNCATED]\n")
+        head, cut, behind = text.partition(f"\n{TRUNCATED}\n")
         if cut and self._shown > head.count("\n") + 1 and behind != self._behind:
             self._shown = head.count("\n") + 1  # what is kept behind the cut has moved
         self._behind = behind

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from connecthub.engine import capture
+from connecthub.run_log import TRUNCATED
 from connecthub.security.redaction import Masker
 from connecthub.security.vault import Vault
 from connecthub.storage import requests
@@ -131,5 +132,5 @@ def test_a_run_that_logs_without_measure_does_not_fill_the_log_of_the_hub() -> N
         log = capture.RunLog(Masker({}), (7, "a"))
         for number in range(100_000):
             log.add("INFO", "plugin", f"line {number}", 0.0)
-    assert lines[0] == "line 0" and lines[-1] == capture.TRUNCATED
-    assert lines.count(capture.TRUNCATED) == 1 and sum(map(len, lines)) < capture.HEAD_BYTES
+    assert lines[0] == "line 0" and lines[-1] == TRUNCATED
+    assert lines.count(TRUNCATED) == 1 and sum(map(len, lines)) < capture.HEAD_BYTES

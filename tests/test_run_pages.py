@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from connecthub.run_log import parse
 from connecthub.web.csv_file import csv_lines
-from connecthub.web.run_log import parse
 from connecthub.web.run_words import last_frame
 from tests.web_hub import CANARY, Hub, insert_job, insert_run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from connecthub.security.passwords import verify_password
 from connecthub.storage.database import Database
 from connecthub.storage.users import ensure_admin
-from connecthub.web.words import CATALOGUES, LANGUAGES, choose
+from connecthub.words import CATALOGUES, LANGUAGES, choose
 from tests.web_hub import CANARY, GOOD, OWN, PASSWORD, Hub, fetch, insert_job, insert_run, run
 
 pytest_plugins = ["tests.web_hub"]

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from connecthub.run_log import TRUNCATED
 from connecthub.security.redaction import Masker
 
 HEAD_BYTES = 150 * 1024
 TAIL_BYTES = 50 * 1024
-TRUNCATED = "[TRUNCATED]"
 _PIECE = 64 * 1024  # characters of printed text that are looked at in one go
 _LONG_LINE = 1024  # bytes
 _SOURCE_CHARS = 200  # of a logger's name

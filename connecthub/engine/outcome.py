@@ -10,7 +10,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from connecthub.engine.capture import TRUNCATED
+from connecthub.run_log import TRUNCATED
 from connecthub.security.redaction import Masker
 
 MESSAGE_CHARS = 50_000

@@ -17,7 +17,7 @@ from connecthub.storage.database import Database
 from connecthub.web.csv_file import csv_response
 from connecthub.web.display import segment
 from connecthub.web.frame import Page
-from connecthub.web.words import LANGUAGES, say
+from connecthub.words import LANGUAGES, say
 
 _PAGE = 50
 _MOST_IN_CSV = 100_000

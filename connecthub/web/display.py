@@ -19,7 +19,7 @@ from connecthub.web.live import version
 from connecthub.web.roles import may
 from connecthub.web.run_words import says
 from connecthub.web.views import pretty
-from connecthub.web.words import LANGUAGES, say, say_reason
+from connecthub.words import LANGUAGES, say, say_reason
 
 # What a page was told to say once, about what was done a moment ago: no part of its address.
 FLASH = ("said", "n", "undo")

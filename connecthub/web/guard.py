@@ -20,7 +20,7 @@ from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.sessions import Visit, read_visit
 from connecthub.web.auth import LOGIN, session_token
 from connecthub.web.fields import is_storable
-from connecthub.web.words import LANGUAGES, choose, say
+from connecthub.words import LANGUAGES, choose, say
 
 NO_DATABASE = (*UNAVAILABLE, InterfaceError, OperationalError)
 # Everything that needs no session; whatever is added elsewhere is closed.

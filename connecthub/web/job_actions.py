@@ -15,6 +15,10 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
+from connecthub.definitions.check import Typed, merge_params
+from connecthub.definitions.differences import differences, for_audit, overrides
+from connecthub.definitions.fields import MISSING, fields_of, show
+from connecthub.definitions.form import Errors, Reader
 from connecthub.errors import NotFoundError, RefusedError
 from connecthub.plugins.discover import Catalogue
 from connecthub.security.vault import Vault
@@ -24,17 +28,13 @@ from connecthub.storage.job_pages import job_health, matching_ids, read_revision
 from connecthub.storage.jobs import read_job
 from connecthub.storage.requests import request_run
 from connecthub.web.auth import actor
-from connecthub.web.config_fields import MISSING, fields_of, show
 from connecthub.web.display import FLASH, segment
 from connecthub.web.fields import read_form, token_of
-from connecthub.web.form import Errors, Reader
 from connecthub.web.guard import wants_json
-from connecthub.web.job_diff import differences, for_audit
-from connecthub.web.job_save import Typed, merge_params
 from connecthub.web.job_views import asked
 from connecthub.web.routes import RefusedRequest
 from connecthub.web.views import pretty
-from connecthub.web.words import say
+from connecthub.words import say
 
 Page = Callable[..., Awaitable[Response]]
 ACTIONS = ("run", "enable", "disable", "clear", "delete")
@@ -240,16 +240,6 @@ class JobActions:
         if wants_json(request.headers):
             return JSONResponse({"run_id": run_id})
         return RedirectResponse(f"/admin/joblogs/details/{run_id}", 303)
-
-
-def overrides(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """What one run changes in the stored parameters: keys with other values. None where nothing differs."""
-    changed = {
-        key: value
-        for key, value in wanted.items()
-        if key not in stored or json.dumps(stored[key]) != json.dumps(value)
-    }
-    return changed or None
 
 
 def details(job_id: str) -> str:

@@ -18,6 +18,10 @@ from starlette.routing import BaseRoute, Route
 from connecthub import cron
 from connecthub.config import Settings
 from connecthub.cron_words import explain, in_words
+from connecthub.definitions.check import Checked, Checker, Typed, secrets_of
+from connecthub.definitions.differences import Change, differences, for_audit, last_changed
+from connecthub.definitions.fields import MISSING, WrongField, fields_of, parse_json, show
+from connecthub.definitions.form import MISFIRE, OVERLAP, Values, new_values, posted_values, stored_values
 from connecthub.errors import NotFoundError, RefusedError, ScheduleError
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
@@ -25,15 +29,11 @@ from connecthub.storage.job_pages import job_health, revision_by_id, secret_revi
 from connecthub.storage.jobs import Row, create_job, read_job, update_job
 from connecthub.storage.requests import request_run
 from connecthub.web.auth import actor
-from connecthub.web.config_fields import MISSING, WrongField, fields_of, parse_json, show
 from connecthub.web.fields import read_form, token_of
-from connecthub.web.form import MISFIRE, OVERLAP, Values, new_values, posted_values, stored_values
 from connecthub.web.job_actions import details
-from connecthub.web.job_diff import Change, differences, for_audit, last_changed
-from connecthub.web.job_save import Checked, Checker, Typed, secrets_of
 from connecthub.web.job_words import policies
 from connecthub.web.routes import RefusedRequest
-from connecthub.web.words import say
+from connecthub.words import say
 
 Page = Callable[..., Awaitable[Response]]
 _COMMON_ZONES = ("Asia/Shanghai", "Asia/Hong_Kong", "Asia/Singapore", "Asia/Tokyo", "Europe/Berlin",

@@ -8,12 +8,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from connecthub.config import Settings
+from connecthub.definitions.check import Checker
 from connecthub.plugins.discover import Catalogue
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
 from connecthub.web.job_actions import JobActions
 from connecthub.web.job_edit import JobEditor
-from connecthub.web.job_save import Checker
 from connecthub.web.job_views import JobAdmin
 
 

@@ -13,6 +13,9 @@ from starlette.requests import Request
 
 from connecthub import cron
 from connecthub.cron_words import explain, in_words
+from connecthub.definitions.check import secrets_of
+from connecthub.definitions.differences import Change, differences, last_changed
+from connecthub.definitions.fields import fields_of
 from connecthub.errors import ScheduleError
 from connecthub.plugins.discover import Catalogue, Found
 from connecthub.security.vault import Vault
@@ -35,10 +38,7 @@ from connecthub.storage.job_pages import (
 )
 from connecthub.storage.jobs import Row, read_job
 from connecthub.storage.models import Job
-from connecthub.web.config_fields import fields_of
 from connecthub.web.job_charts import bars
-from connecthub.web.job_diff import Change, differences, last_changed
-from connecthub.web.job_save import secrets_of
 from connecthub.web.job_why import answer
 from connecthub.web.live import is_fragment
 from connecthub.web.shared import MANY_JOBS, Shared

@@ -12,11 +12,11 @@ import jinja2
 from jinja2.runtime import Context
 
 from connecthub.cron_words import in_words
+from connecthub.definitions.differences import shown
 from connecthub.errors import ScheduleError
-from connecthub.web.job_diff import shown
 from connecthub.web.job_why import Answer
 from connecthub.web.times import length
-from connecthub.web.words import say, say_reason
+from connecthub.words import say, say_reason
 
 
 def install(env: jinja2.Environment) -> None:

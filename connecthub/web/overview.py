@@ -26,7 +26,7 @@ from connecthub.web.hours import HOUR, HourFigures
 from connecthub.web.live import Page, live_page
 from connecthub.web.shared import MANY_JOBS, Shared
 from connecthub.web.times import clock
-from connecthub.web.words import say
+from connecthub.words import say
 
 _NO_TICK = timedelta(minutes=2)
 _WAITING = timedelta(seconds=60)

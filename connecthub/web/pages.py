@@ -38,7 +38,7 @@ from connecthub.web.run_views import JobLogAdmin
 from connecthub.web.shared import Shared
 from connecthub.web.users import UserAdmin, UserRoutes
 from connecthub.web.views import HubView
-from connecthub.web.words import LANGUAGES, say
+from connecthub.words import LANGUAGES, say
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from connecthub.web.auth import (
 from connecthub.web.fields import read_form
 from connecthub.web.frame import Page
 from connecthub.web.roles import PASSWORD_PAGE
-from connecthub.web.words import LANGUAGES, say
+from connecthub.words import LANGUAGES, say
 
 _AT_ONCE = 2  # each check of a password takes 64 MiB
 _ACCOUNT = "/admin/account"

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from connecthub.storage.sessions import Visit
 from connecthub.storage.users import ROLES
 from connecthub.web.routes import RefusedRequest
-from connecthub.web.words import say
+from connecthub.words import say
 
 VIEWER, OPERATOR, ADMIN = ROLES
 OPEN: Final = ""  # for everybody, without a session

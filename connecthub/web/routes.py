@@ -14,7 +14,7 @@ from connecthub.web.auth import actor
 from connecthub.web.fields import read_form
 from connecthub.web.guard import wants_json
 from connecthub.web.views import run_number
-from connecthub.web.words import say
+from connecthub.words import say
 
 Readiness = Callable[[], Awaitable[dict[str, str | None]]]
 

@@ -20,7 +20,7 @@ from connecthub.web.live import is_fragment
 from connecthub.web.run_words import has_failed_parts
 from connecthub.web.times import clock, length
 from connecthub.web.views import run_number
-from connecthub.web.words import say, say_reason
+from connecthub.words import say, say_reason
 
 SPANS = {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
 STATUSES = ("QUEUED", "RUNNING", "SUCCESS", "FAILURE", "LOST", "CANCELLED", "SKIPPED")

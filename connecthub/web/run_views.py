@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 
 from starlette.requests import Request
 
+from connecthub.definitions.differences import Change, differences
 from connecthub.errors import SecretError
+from connecthub.run_log import LEVELS, parse
 from connecthub.security.vault import Vault
 from connecthub.storage import run_page
 from connecthub.storage.jobs import Row
 from connecthub.storage.models import JobLog
 from connecthub.web.charts import progress
-from connecthub.web.job_diff import Change, differences
 from connecthub.web.run_list import list_context
-from connecthub.web.run_log import LEVELS, parse
 from connecthub.web.run_words import next_attempt, result_of, tell
 from connecthub.web.views import HubView, run_number
 

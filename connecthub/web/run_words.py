@@ -11,7 +11,7 @@ from typing import Any
 
 from connecthub.storage.jobs import Row
 from connecthub.web.times import clock, length
-from connecthub.web.words import say, say_reason
+from connecthub.words import say, say_reason
 
 _FRAME = re.compile(r'^ *File "([^"\n]+)", line (\d+), in (\S+)', re.M)
 _COLUMNS, _ROWS, _FIGURES = 8, 200, 4

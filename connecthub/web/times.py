@@ -9,7 +9,7 @@ import jinja2
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from connecthub.web.words import say
+from connecthub.words import say
 
 _WEEKDAYS = "mon", "tue", "wed", "thu", "fri", "sat", "sun"
 

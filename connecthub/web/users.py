@@ -22,7 +22,7 @@ from connecthub.web.frame import Page
 from connecthub.web.roles import ADMIN, may
 from connecthub.web.routes import RefusedRequest
 from connecthub.web.views import HubView
-from connecthub.web.words import say
+from connecthub.words import say
 
 USERS = "/admin/users/list"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Response, expect
 
-from connecthub.web.words import say
+from connecthub.words import say
 from tests.program import OWN_PASSWORD
 
 # Told as an error of the console, with what was blocked; a report of the CSP is one anyway.

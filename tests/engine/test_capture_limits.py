@@ -17,7 +17,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES, TRUNCATED, capturing
+from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES, capturing
+from connecthub.run_log import TRUNCATED
 from tests.engine import sample_jobs
 from tests.engine.conftest import Rig
 

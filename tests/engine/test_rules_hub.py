@@ -16,11 +16,11 @@ import pytest
 from connecthub import failpoints
 from connecthub.clock import boottime
 from connecthub.engine import outcome
-from connecthub.engine.capture import TRUNCATED
 from connecthub.engine.held import HeldRun, LeaseStale
 from connecthub.engine.hub import Hub
 from connecthub.engine.misfire import plan
 from connecthub.engine.outcome import MESSAGE_CHARS, Outcome, Result, Returned
+from connecthub.run_log import TRUNCATED
 from connecthub.security.redaction import Masker
 from connecthub.storage import requests
 from connecthub.storage.audit import Actor

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from connecthub.engine import runner
-from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES, TRUNCATED
+from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES
 from connecthub.errors import RefusedError
+from connecthub.run_log import TRUNCATED
 from connecthub.storage import requests
 from connecthub.storage.audit import Actor
 from tests.engine import sample_jobs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from connecthub.web.words import common, frame, job_form, jobs, overview, people, runs
+from connecthub.words import common, frame, job_form, jobs, overview, people, runs
 
 # One file per part of the admin; both languages of a text stand side by side, so that none can be missing.
 CATALOGUES: Final = (

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from connecthub.web.config_fields import MISSING, WrongField, fields_of, merge, parse_json, read, show
+from connecthub.definitions.fields import MISSING, WrongField, fields_of, merge, parse_json, read, show
 
 
 class Size(Enum):

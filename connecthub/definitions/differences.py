@@ -94,6 +94,16 @@ def secret_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[C
             yield Change("secret_cfg", key, "changed")
 
 
+def overrides(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """What one run changes in the stored parameters: keys with other values. None where nothing differs."""
+    changed = {
+        key: value
+        for key, value in wanted.items()
+        if key not in stored or json.dumps(stored[key]) != json.dumps(value)
+    }
+    return changed or None
+
+
 def last_changed(revisions: Sequence[Row], vault: Vault) -> dict[str, Row]:
     """The revision that each key of the newest secrets has its value from; `revisions` come newest first.
 

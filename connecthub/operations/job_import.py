@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from connecthub.definitions.check import Checked, Checker, Typed
+from connecthub.definitions.differences import Change, differences, for_audit
+from connecthub.definitions.form import Values, new_values
 from connecthub.errors import RefusedError
 from connecthub.operations.job_file import PLAIN, Entry
 from connecthub.plugins.discover import Catalogue
 from connecthub.storage.jobs import JobSave, read_job, save_jobs
-from connecthub.web.form import Values, new_values
-from connecthub.web.job_diff import Change, differences, for_audit
-from connecthub.web.job_save import Checked, Checker, Typed
 
 if TYPE_CHECKING:
     from connecthub.config import Settings

@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from connecthub.config import Settings
+from connecthub.definitions.differences import Change, differences, secret_changes
+from connecthub.definitions.fields import Field, WrongField, fields_of, merge, parse_json, read
+from connecthub.definitions.form import Errors, Reader, Values
 from connecthub.errors import SecretError
 from connecthub.plugins.discover import Catalogue, Handler
 from connecthub.plugins.inspect import FieldError, inspect_handler
 from connecthub.security.vault import Vault
 from connecthub.storage.jobs import JobDefinition, Row
-from connecthub.web.config_fields import Field, WrongField, fields_of, merge, parse_json, read
-from connecthub.web.form import Errors, Reader, Values
-from connecthub.web.job_diff import Change, differences, secret_changes
-from connecthub.web.words import LANGUAGES, say
+from connecthub.words import LANGUAGES, say
 
 
 @dataclass

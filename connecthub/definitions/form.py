@@ -11,9 +11,9 @@ from typing import Any
 from connecthub.cron import check
 from connecthub.cron_rule import CronError
 from connecthub.cron_words import explain
+from connecthub.definitions.fields import WrongField, parse_json
 from connecthub.storage.jobs import JobDefinition, Row
-from connecthub.web.config_fields import WrongField, parse_json
-from connecthub.web.words import say
+from connecthub.words import say
 
 MISFIRE = ("latest", "all", "skip")
 OVERLAP = ("skip", "queue", "allow")
