@@ -87,6 +87,9 @@ _CLAIMED = """l.id, l.job_id, l.revision_id, l.trigger, l.scheduled_for, l.attem
     coalesce(l.not_before, CASE l.trigger WHEN 'schedule' THEN l.scheduled_for END, l.queued_at) AS due_at,
     clock_timestamp() AS claimed_at"""
 
+# The queue's index must not fit: planned while the queue is empty, to read all of it would look cheapest.
+_IS_QUEUED = "n.status || '' = 'QUEUED'"
+
 # Rule 6. The lower-id clause keeps two concurrent claims of one Job apart without a lock.
 _CLAIM = f"""
 WITH ready AS MATERIALIZED (
@@ -114,7 +117,7 @@ WITH ready AS MATERIALIZED (
 )
 UPDATE job_logs l
 SET status = 'RUNNING', worker_id = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $2)
-FROM ready WHERE l.id = ready.id AND l.status = 'QUEUED'
+FROM ready WHERE l.id = ready.id  -- by id alone: their locks keep them QUEUED
 RETURNING {_CLAIMED}, l.priority
 """
 
@@ -192,18 +195,18 @@ WITH lost AS MATERIALIZED (  -- which of them were LOST before this statement: n
     -- Rule 14: an owner that came back makes later attempts of its chain needless.
     UPDATE job_logs n SET status = 'CANCELLED', reason = 'superseded', finished_at = clock_timestamp()
     FROM came_back e
-    WHERE n.idempotency_key = e.idempotency_key AND n.id > e.id AND n.attempt > e.attempt AND n.status = 'QUEUED'
+    WHERE n.idempotency_key = e.idempotency_key AND n.id > e.id AND n.attempt > e.attempt AND {_IS_QUEUED}
 )
 -- Those that a reaper turned LOST while this statement waited for its lock: it sees no attempt of that reaper.
 SELECT e.id FROM ended e
 WHERE e.meta ? 'lease_expired_at' AND NOT EXISTS (SELECT FROM lost WHERE lost.id = e.id)
   AND NOT EXISTS (SELECT FROM due WHERE due.id = e.id)
 """
-_SUPERSEDE = """
+_SUPERSEDE = f"""
 UPDATE job_logs n SET status = 'CANCELLED', reason = 'superseded', finished_at = clock_timestamp()
 FROM job_logs e
 WHERE e.id = ANY($1::bigint[]) AND n.idempotency_key = e.idempotency_key AND n.id > e.id AND n.attempt > e.attempt
-  AND n.status = 'QUEUED'
+  AND {_IS_QUEUED}
 """
 
 

@@ -1,0 +1,63 @@
+"""What claims and ends read: the queue is empty when statistics are gathered, and long when it counts."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from connecthub.storage import runs
+from connecthub.storage.database import Database
+from connecthub.storage.runs import ENGINE_SETTINGS, Ending
+
+QUEUED = 2000
+PLACES = 32
+
+
+async def entries_read(db: Database) -> int:
+    """How many index entries of job_logs all sessions have read so far."""
+    await db.execute("SELECT pg_stat_force_next_flush()")
+    return int(
+        await db.fetchval("SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'job_logs'")
+    )
+
+
+async def fill(dsn: str) -> None:
+    """A table whose statistics say that nothing is ever queued, and a long queue."""
+    insert = (
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key, finished_at)"
+        " SELECT id, revision_id, 'api', $1, 'key-' || gen_random_uuid(),"
+        " CASE $1 WHEN 'SUCCESS' THEN clock_timestamp() END FROM jobs, generate_series(1, $2)"
+    )
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(
+        "INSERT INTO jobs (id, cron_expr, handler_path) VALUES ('a', '0 0 29 2 *', 'tests:Any')"
+    )
+    await connection.execute(insert, "SUCCESS", 10_000)
+    await connection.execute("VACUUM ANALYZE job_logs")
+    await connection.execute(insert, "QUEUED", QUEUED)
+    await connection.close()
+
+
+@pytest.mark.parametrize("what", ["claim", "end", "beat"])
+def test_a_long_queue_is_not_read_whole_although_it_is_planned_while_empty(dsn: str, what: str) -> None:
+    async def read() -> int:
+        await fill(dsn)
+        db, worker = await Database.open(dsn, size=1, settings=ENGINE_SETTINGS), uuid4()
+        before = await entries_read(db)
+        claims = await runs.claim(db, worker, 60, PLACES)
+        if what != "claim":
+            before = await entries_read(db)
+        if what == "end":
+            await runs.store_endings(db, worker, [Ending(claim.id, "SUCCESS") for claim in claims])
+        elif what == "beat":
+            ids = [claim.id for claim in claims]
+            await runs.beat(db, worker, 60, ids, ids)
+        after = await entries_read(db)
+        await db.close()
+        assert len(claims) == PLACES
+        return after - before
+
+    assert asyncio.run(read()) < 10 * PLACES
