@@ -23,7 +23,7 @@ from connecthub.cli_run import run
 from connecthub.cli_user import user
 from connecthub.config import Settings, load_settings
 from connecthub.errors import ConfigError, NotFoundError, RefusedError, StartupError
-from connecthub.storage.database import migrate as migrate_database
+from connecthub.storage.pending import migrate as migrate_database
 from connecthub.storage.pending import pending_sql
 from connecthub.storage.requests import set_paused
 

@@ -29,9 +29,9 @@ from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
 from connecthub.storage import keys, queue, retention
-from connecthub.storage.database import UNAVAILABLE, Database, migrate
+from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.embedded import EmbeddedPostgres
-from connecthub.storage.pending import require_schema
+from connecthub.storage.pending import migrate, require_schema
 from connecthub.storage.runs import ENGINE_SETTINGS
 from connecthub.storage.users import ensure_admin
 from connecthub.web.app import create_app

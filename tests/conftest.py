@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from connecthub.storage.database import migrate
+from connecthub.storage.pending import migrate
 from tests import cluster
 from tests.standins.dataset import Dataset
 from tests.standins.didi import DidiStandin

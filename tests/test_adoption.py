@@ -14,8 +14,8 @@ from cryptography.fernet import Fernet
 
 from connecthub.errors import DatabaseError
 from connecthub.security.vault import Vault
-from connecthub.storage.database import migrate, schema_head
-from connecthub.storage.pending import pending_sql
+from connecthub.storage.pending import migrate, pending_sql
+from connecthub.storage.schema import schema_head
 from tests.installation import Site
 
 FILES = Path(__file__).parent / "ops" / "adoption"

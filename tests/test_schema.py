@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from connecthub.errors import DatabaseError
-from connecthub.storage.database import migrate
+from connecthub.storage.pending import migrate
+from connecthub.storage.schema import MIGRATIONS, schema_revisions
 
 INSERT = "INSERT INTO jobs (id, cron_expr, handler_path) VALUES ('a', '* * * * *', 'extensions.x:Y')"
 
@@ -161,3 +166,20 @@ def test_a_role_without_rights_is_told_what_it_needs(server: str, dsn: str) -> N
 
     name = urlsplit(dsn).path
     on(urlunsplit(urlsplit(server)._replace(path=name)), work)  # the superuser's, who then owns the schema
+
+
+def test_the_scripts_are_the_line_of_migrations_that_alembic_sees() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    line = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert schema_revisions() == tuple(reversed(line))
+
+
+def test_a_hub_whose_schema_is_there_never_loads_alembic(dsn: str) -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from connecthub import daemon\n"
+        f"asyncio.run(daemon.migrate({dsn!r}))\n"
+        "sys.exit('alembic' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

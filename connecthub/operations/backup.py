@@ -19,9 +19,9 @@ from connecthub.security.keyfile import Key
 from connecthub.security.vault import Vault
 from connecthub.storage import backup
 from connecthub.storage.backup import Snapshot, Target
-from connecthub.storage.database import schema_head, schema_revisions
 from connecthub.storage.dump import dump, restore
 from connecthub.storage.programs import Programs, find_programs
+from connecthub.storage.schema import schema_head, schema_revisions
 
 if TYPE_CHECKING:
     from connecthub.storage.audit import Actor

@@ -14,7 +14,8 @@ from connecthub.operations.check_jobs import plugin_findings, schedule_findings,
 from connecthub.operations.finding import Finding, fault, ok, warning
 from connecthub.security.vault import Vault
 from connecthub.storage import adoption, health, hubs, keys
-from connecthub.storage.database import Database, schema_head, schema_revisions
+from connecthub.storage.database import Database
+from connecthub.storage.schema import schema_head, schema_revisions
 
 if TYPE_CHECKING:
     from connecthub.config import Settings

@@ -10,9 +10,10 @@ from typing import Any
 import asyncpg
 
 from connecthub.errors import RefusedError
-from connecthub.storage.database import CONNECT_TIMEOUT_S, MIGRATION_LOCK, UNAVAILABLE
+from connecthub.storage.database import CONNECT_TIMEOUT_S, UNAVAILABLE
 from connecthub.storage.failures import unreachable
 from connecthub.storage.keys import stored_tokens
+from connecthub.storage.schema import MIGRATION_LOCK
 
 # What belongs to an extension is not ours: another database has the extension or not.
 _OURS = """

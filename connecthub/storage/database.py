@@ -1,4 +1,4 @@
-"""Connections to the one PostgreSQL, and its migrations."""
+"""Connections to the one PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from connecthub.errors import DatabaseError
-from connecthub.storage import adoption
 from connecthub.storage.failures import unreachable
 
 if TYPE_CHECKING:
@@ -32,8 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHANNEL = "connecthub"
-_MIGRATIONS = Path(__file__).with_name("migrations")
-MIGRATION_LOCK = 0x636F6E6E656374  # any fixed number, the same for all hubs
 CONNECT_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 2.0
 _SESSION = {
@@ -77,7 +66,7 @@ class Database:
         self.is_pooled = bool(local)
         self._local = local
         self._connect = partial(asyncpg.connect, dsn, **options)
-        self.engine: AsyncEngine = _alchemy_engine(self._connect)
+        self.engine: AsyncEngine = alchemy_engine(self._connect)
 
     @classmethod
     async def open(
@@ -206,7 +195,8 @@ async def _is_pooled(dsn: str) -> bool:
         connection.terminate()
 
 
-def _alchemy_engine(connect: Callable[[], Awaitable[Any]]) -> AsyncEngine:
+def alchemy_engine(connect: Callable[[], Awaitable[Any]]) -> AsyncEngine:
+    """SQLAlchemy's view of the connections that `connect` makes."""
     return create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
@@ -215,71 +205,3 @@ def _alchemy_engine(connect: Callable[[], Awaitable[Any]]) -> AsyncEngine:
         pool_pre_ping=True,
         hide_parameters=True,
     )
-
-
-async def migrate(dsn: str) -> None:
-    """Bring the schema up to date, adopting an older system's; hubs that start at once wait for each other.
-
-    Raises DatabaseError where the database cannot be reached or its schema is newer than this version.
-    """
-    engine = _alchemy_engine(partial(asyncpg.connect, dsn, timeout=CONNECT_TIMEOUT_S, statement_cache_size=0))
-    try:
-        async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            adopts = await adoption.is_due(driver)
-            if adopts:
-                log.warning("adopting the database of the system before: a million runs take some minutes")
-                await driver.execute(adoption.script("before"))
-            await connection.run_sync(_upgrade)
-            if adopts:
-                await driver.execute(adoption.script("after"))
-                await adoption.tell(driver)
-    except CommandError:  # a revision that is not among the migrations here
-        raise newer_schema_error() from None
-    except asyncpg.LockNotAvailableError:
-        raise DatabaseError(
-            "database cannot be adopted: the system before ConnectHub still uses it; stop all of it, its workers "
-            "too, then start again"
-        ) from None
-    except (*UNAVAILABLE, asyncpg.PostgresError, DBAPIError) as error:
-        raise unreachable(error.orig if isinstance(error, DBAPIError) and error.orig else error) from None
-    finally:
-        await engine.dispose()
-
-
-def schema_head() -> str:
-    """The revision of the schema that this version of ConnectHub works with."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
-
-
-@cache
-def schema_revisions() -> tuple[str, ...]:
-    """All revisions that this version knows, the oldest first."""
-    return tuple(schema_scripts())
-
-
-def schema_scripts() -> dict[str, str]:
-    """The paths of the migrations by revision, the oldest first."""
-    scripts = list(ScriptDirectory.from_config(_config()).walk_revisions())
-    return {script.revision: script.path for script in scripts[::-1]}
-
-
-def newer_schema_error() -> DatabaseError:
-    """What is said where a newer version has made the schema."""
-    return DatabaseError(
-        f"database cannot be used: its schema is newer than {schema_head()}, the last one that this version "
-        "of ConnectHub knows; start the version that made it, or restore a backup made by this one"
-    )
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    return config
-
-
-def _upgrade(connection: Connection) -> None:
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")

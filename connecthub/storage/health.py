@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from connecthub.storage.database import schema_revisions
+from connecthub.storage.schema import schema_revisions
 
 if TYPE_CHECKING:
     import asyncpg

@@ -1,4 +1,4 @@
-"""What `migrate` has to do in a database: looked at, printed, or done at once where the database is empty."""
+"""What is to be done about the schema of a database: looked at, printed, or done."""
 
 from __future__ import annotations
 
@@ -9,15 +9,9 @@ import asyncpg
 
 from connecthub.errors import DatabaseError
 from connecthub.storage import adoption
-from connecthub.storage.database import (
-    CONNECT_TIMEOUT_S,
-    MIGRATION_LOCK,
-    UNAVAILABLE,
-    migrate,
-    newer_schema_error,
-    schema_scripts,
-)
+from connecthub.storage.database import CONNECT_TIMEOUT_S, UNAVAILABLE
 from connecthub.storage.failures import unreachable
+from connecthub.storage.schema import MIGRATION_LOCK, newer_schema_error, schema_scripts
 
 _VERSION = """
 CREATE TABLE IF NOT EXISTS alembic_version (
@@ -43,6 +37,18 @@ class _State:
         return known[known.index(self.revision) + 1 :]
 
 
+async def migrate(dsn: str) -> None:
+    """Bring the schema up to date, adopting an older system's; hubs that start at once wait for each other.
+
+    Raises DatabaseError where the database cannot be reached or its schema is newer than this version.
+    """
+    state = await _look(dsn)
+    if state.pending():
+        from connecthub.storage.upgrade import upgrade
+
+        await upgrade(dsn)
+
+
 async def pending_sql(dsn: str) -> str:
     """The script, one transaction for psql; empty where nothing is pending. Raises what `migrate` raises."""
     state = await _look(dsn)
@@ -50,7 +56,7 @@ async def pending_sql(dsn: str) -> str:
     if not pending:
         return ""
     scripts = schema_scripts()
-    parts = [f"-- {Path(scripts[one]).stem}\n{_sql(scripts[one])}" for one in pending]
+    parts = [f"-- {scripts[one].stem}\n{_sql(scripts[one])}" for one in pending]
     parts.append(_VERSION.format(revision=pending[-1]))
     if state.adopts:
         parts = [adoption.script("before"), *parts, adoption.script("after")]
@@ -94,8 +100,8 @@ async def _look(dsn: str) -> _State:
         raise unreachable(error) from None
 
 
-def _sql(migration: str) -> str:
+def _sql(script: Path) -> str:
     try:
-        return Path(migration).with_suffix(".sql").read_text(encoding="utf-8")
+        return script.read_text(encoding="utf-8")
     except OSError as error:
-        raise DatabaseError(f"{migration} has no script beside it: {error.strerror}") from None
+        raise DatabaseError(f"the migration {script} cannot be read: {error.strerror}") from None

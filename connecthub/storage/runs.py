@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from connecthub.storage.database import schema_revisions
+from connecthub.storage.schema import schema_revisions
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database

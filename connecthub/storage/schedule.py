@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from connecthub.storage.database import schema_revisions
+from connecthub.storage.schema import schema_revisions
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Connected

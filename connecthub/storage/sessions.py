@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from connecthub.errors import RefusedError
 from connecthub.security.passwords import verify_password
 from connecthub.storage import audit
-from connecthub.storage.database import schema_revisions
+from connecthub.storage.schema import schema_revisions
 
 if TYPE_CHECKING:
     import asyncpg

@@ -20,8 +20,9 @@ from connecthub.cron import fires_between
 from connecthub.security.vault import Vault
 from connecthub.storage import requests
 from connecthub.storage.audit import Actor
-from connecthub.storage.database import Database, migrate
+from connecthub.storage.database import Database
 from connecthub.storage.embedded import EmbeddedPostgres
+from connecthub.storage.pending import migrate
 from tests.faults.history import Verdict, judge
 from tests.faults.proxy import Proxy
 from tests.program import Person, Program

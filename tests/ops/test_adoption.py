@@ -11,7 +11,7 @@ import pytest
 from markupsafe import escape
 
 from connecthub.errors import DatabaseError
-from connecthub.storage.database import migrate
+from connecthub.storage.pending import migrate
 from connecthub.web.display import segment
 from tests.installation import Site
 from tests.program import Person, Program

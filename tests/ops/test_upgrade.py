@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from connecthub.storage.database import schema_head
+from connecthub.storage.schema import schema_head
 from tests.installation import Site
 from tests.program import ROOT, Program
 

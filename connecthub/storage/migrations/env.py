@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that `storage.database.migrate` hands over."""
+"""Alembic's entry: runs on the connection that `storage.upgrade` hands over."""
 
 from alembic import context
 
