@@ -155,7 +155,7 @@ async def set_role(db: Database, username: str, role: str, actor: Actor) -> None
         if before["role"] == role:
             return
         await connection.execute("UPDATE users SET role = $2 WHERE username = $1", username, role)
-        await _refuse_without_admin(connection)
+        await _refuse_the_last_admin(connection, before)
         detail = {"role": [before["role"], role]}
         await audit.record(connection, actor.username, "user.role", username, actor.address, detail)
 
@@ -167,7 +167,7 @@ async def set_disabled(db: Database, username: str, disabled: bool, actor: Actor
         if before["disabled"] == disabled:
             return
         await connection.execute("UPDATE users SET disabled = $2 WHERE username = $1", username, disabled)
-        await _refuse_without_admin(connection)
+        await _refuse_the_last_admin(connection, before)
         if disabled:
             await connection.execute("DELETE FROM sessions WHERE username = $1", username)
         action = "user.disable" if disabled else "user.enable"
@@ -219,8 +219,10 @@ async def _locked(connection: Connected, username: str) -> asyncpg.Record:
     return row
 
 
-async def _refuse_without_admin(connection: Connected) -> None:
-    """Raises LastAdminError, which rolls the transaction back."""
+async def _refuse_the_last_admin(connection: Connected, before: asyncpg.Record) -> None:
+    """Raises LastAdminError, which rolls back, where the account was an admin `before` and no other one is left."""
+    if before["role"] != ADMIN or before["disabled"]:
+        return  # another account's change takes no admin away, be there one or none
     if not await connection.fetchval(
         "SELECT EXISTS (SELECT FROM users WHERE role = 'admin' AND NOT disabled)"
     ):
