@@ -131,6 +131,39 @@ def test_the_two_retries_differ_in_what_they_run(hub: Hub) -> None:
     assert f"#{again}" in hub.page(f"/admin/joblogs/details/{run_id}"), "the chain links its retries"
 
 
+def test_a_second_click_on_a_retry_leads_to_the_run_of_the_first(hub: Hub) -> None:
+    insert_job(hub)
+    run_id = insert_run(hub, "FAILURE")
+    hub.sql("UPDATE jobs SET public_cfg = '{\"new\": 1}'")
+
+    def click(seen: str, **fields: str) -> int:
+        answer = hub.post(f"/admin/joblogs/{run_id}/retry", seen=seen, **fields)
+        assert answer.status_code == 303, answer.text
+        return int(answer.headers["location"].rsplit("/", 1)[1])
+
+    def seen() -> str:
+        forms = re.findall(
+            r'/retry".*?name="seen" value="(\d+)"', hub.page(f"/admin/joblogs/details/{run_id}")
+        )
+        assert len(forms) == 2 and len(set(forms)) == 1
+        return str(forms[0])
+
+    first_page = seen()
+    first = click(first_page)
+    assert click(first_page) == first, "while it is going"
+    assert hub.post(f"/admin/joblogs/{run_id}/retry").status_code == 409, "who has seen no page is refused"
+    hub.sql("UPDATE job_logs SET status = 'SUCCESS', finished_at = now() WHERE id = $1", first)
+    assert click(first_page) == first, "although it has ended at once"
+    other = click(first_page, settings="today")
+    assert other != first, "the other button asks for something else"
+    hub.post(f"/admin/joblogs/{other}/cancel")
+    assert click(seen()) not in (first, other), "a page that shows the first one asks anew"
+    for odd in ("x", "-1", "9" * 30, "9" * 18):
+        assert hub.post(f"/admin/joblogs/{run_id}/retry", seen=odd).status_code == 409, odd
+    [row] = hub.sql("SELECT count(*) FROM audit WHERE action = 'run.retry'")
+    assert row["count"] == 3
+
+
 def test_a_result_is_tiles_and_tables(hub: Hub) -> None:
     insert_job(hub)
     run_id = insert_run(hub)

@@ -72,6 +72,14 @@ SELECT o.job_id, CASE WHEN $3 THEN j.revision_id ELSE o.revision_id END, 'retry'
 FROM job_logs o JOIN jobs j ON j.id = o.job_id WHERE o.id = $1 FOR KEY SHARE OF j
 RETURNING id
 """
+# The retry of this kind that was asked for after the run `$3` of its key was the newest one.
+_RETRIED = """
+SELECT n.id FROM job_logs o JOIN jobs j ON j.id = o.job_id
+JOIN job_logs n ON n.idempotency_key = o.idempotency_key AND n.retry_of = o.id AND n.trigger = 'retry' AND n.id > $3
+WHERE o.id = $1 AND n.revision_id = CASE WHEN $2 THEN j.revision_id ELSE o.revision_id END
+  AND n.params IS NOT DISTINCT FROM CASE WHEN NOT $2 THEN o.params END
+ORDER BY n.id LIMIT 1
+"""
 _GOING = """
 SELECT id FROM job_logs WHERE idempotency_key = $1 AND is_going(status, not_before, lease_expires_at)
 ORDER BY id LIMIT 1
@@ -83,10 +91,14 @@ WHERE idempotency_key = $1 AND status = 'QUEUED' AND not_before > clock_timestam
 """
 
 
-async def retry_run(db: Database, log_id: int, *, actor: Actor, today: bool = False) -> int:
+async def retry_run(
+    db: Database, log_id: int, *, actor: Actor, today: bool = False, seen: int | None = None
+) -> int:
     """Queue the run again as it ran: its revision, overrides and fire time; the new run's id.
 
-    `today`: with the Job's current revision and no overrides instead.
+    `today`: with the Job's current revision and no overrides instead. `seen` is the newest run of its
+    idempotency key that the asker knew of: a retry that has been made since is the one meant, so that asking
+    twice makes one.
 
     Raises NotFoundError, and RefusedError while a run with the same idempotency key is going.
     """
@@ -96,6 +108,10 @@ async def retry_run(db: Database, log_id: int, *, actor: Actor, today: bool = Fa
             raise NotFoundError(f"there is no run {log_id}")
         # Two retries at once: the second one sees what the first has queued.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", key)
+        if seen is not None:
+            made = await connection.fetchval(_RETRIED, log_id, today, seen)
+            if made is not None:
+                return int(made)
         # First what only waits for its delay: taken over, it cannot become due between these statements.
         await connection.execute(_TAKE_OVER, key)
         if await connection.fetchval(_GOING, key) is not None:

@@ -28,6 +28,12 @@ def token_of(form: dict[str, str]) -> UUID | None:
         return None
 
 
+def id_of(form: dict[str, str], name: str) -> int | None:
+    """The id of a row that a field holds, None for none."""
+    text = form.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
 def is_storable(text: str) -> bool:
     """Whether PostgreSQL can hold it: no U+0000 and no half of a surrogate pair."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

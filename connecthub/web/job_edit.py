@@ -29,7 +29,7 @@ from connecthub.storage.job_pages import job_health, revision_by_id, secret_revi
 from connecthub.storage.jobs import Row, create_job, read_job, update_job
 from connecthub.storage.requests import request_run
 from connecthub.web.auth import actor
-from connecthub.web.fields import read_form, token_of
+from connecthub.web.fields import id_of, read_form, token_of
 from connecthub.web.job_actions import details
 from connecthub.web.job_words import policies
 from connecthub.web.routes import RefusedRequest
@@ -144,12 +144,7 @@ class JobEditor:
 
     async def _conflict(self, request: Request, values: Values, posted: dict[str, str], job: Row) -> Response:
         """409: what somebody else saved. Fields that were left alone take the new values, typed ones stay."""
-        seen = posted.get("revision", "")
-        base = await revision_by_id(
-            self._database,
-            job["id"],
-            int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 19 else 0,
-        )
+        base = await revision_by_id(self._database, job["id"], id_of(posted, "revision") or 0)
         stored = stored_values(job)
         changes: list[Change] = []
         if base is not None:

@@ -23,7 +23,7 @@ from connecthub.web.auth import (
     session_token,
     take_session,
 )
-from connecthub.web.fields import read_form
+from connecthub.web.fields import id_of, read_form
 from connecthub.web.frame import Page
 from connecthub.web.roles import PASSWORD_PAGE
 from connecthub.words import LANGUAGES, say
@@ -149,9 +149,8 @@ class People:
     async def end_sessions(self, request: Request) -> Response:
         """End one of the own sessions, or all but this one."""
         form = await read_form(request)
-        number = form.get("session", "")
-        one = int(number) if number.isascii() and number.isdigit() and len(number) < 19 else None
-        if one is not None or number == "others":
+        one = id_of(form, "session")
+        if one is not None or form.get("session") == "others":
             keep = request.state.visit.session_id
             await sessions.end_sessions(
                 self._database, request.state.user, actor(request), only=one, keep=keep

@@ -11,7 +11,7 @@ from connecthub.errors import NotFoundError, RefusedError
 from connecthub.storage.database import Database
 from connecthub.storage.requests import cancel_run, retry_run
 from connecthub.web.auth import actor
-from connecthub.web.fields import read_form
+from connecthub.web.fields import id_of, read_form
 from connecthub.web.guard import wants_json
 from connecthub.web.views import run_number
 from connecthub.words import say
@@ -35,11 +35,16 @@ class RunActions:
         self._database = database
 
     async def retry(self, request: Request) -> Response:
-        """Queue the run again as it ran, or with `settings` = today; 409 while it is going."""
+        """Queue the run again as it ran, or with `settings` = today; 409 while it is going.
+
+        With `seen`, the newest run that the page knew of, a second click leads to what the first one made.
+        """
         log_id = run_number(request.path_params["log_id"])
         try:
-            today = (await read_form(request)).get("settings") == "today"
-            run_id = await retry_run(self._database, log_id, actor=actor(request), today=today)
+            form = await read_form(request)
+            today = form.get("settings") == "today"
+            seen = id_of(form, "seen")
+            run_id = await retry_run(self._database, log_id, actor=actor(request), today=today, seen=seen)
         except NotFoundError:
             raise _refused(request, 404, "no_run", log_id) from None
         except RefusedError:
