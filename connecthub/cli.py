@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from connecthub import __version__, daemon, failpoints
+from connecthub import __version__, daemon, failpoints, systemd
 from connecthub.cli_backup import backup, restore
 from connecthub.cli_check import check
 from connecthub.cli_database import command_line, do
@@ -116,9 +116,12 @@ _group.add_command(run_once_command)
 
 
 def main() -> None:
-    """Entry point. What cannot start or be done says so in one line, with exit status 2."""
+    """Entry point. What cannot start or be done says so in one line, with exit status 2.
+
+    Wrong settings have a status of their own under a service manager, which need not try again.
+    """
     try:
         _group(prog_name="connecthub")
     except (StartupError, RefusedError, NotFoundError) as error:
         print(f"connecthub: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(systemd.status_of_wrong_settings() if isinstance(error, ConfigError) else 2)

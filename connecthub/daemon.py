@@ -23,7 +23,7 @@ from connecthub.clock import boottime
 from connecthub.config import Settings
 from connecthub.engine import capture
 from connecthub.engine.hub import Hub
-from connecthub.errors import ConfigError
+from connecthub.errors import ConfigError, StartupError
 from connecthub.logs import setup_logging
 from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
@@ -133,14 +133,16 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         # Named, or asyncio would leave Nagle's delay on.
         listener = socket.socket(family, kind, socket.IPPROTO_TCP)
     except OSError as error:
-        raise ConfigError(f"[server] host {host} cannot be used: {error.strerror}; set another one") from None
+        raise StartupError(
+            f"[server] host {host} cannot be used: {error.strerror}; set another one"
+        ) from None
     with contextlib.closing(listener):
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
             listener.listen(1024)
         except OSError as error:
-            raise ConfigError(
+            raise StartupError(
                 f"address {host}:{port} cannot be listened at: {error.strerror}; "
                 "set [server] port (CONNECTHUB_SERVER__PORT) to another one, or end what listens there"
             ) from None
@@ -193,7 +195,7 @@ def _make_data_dir(data_dir: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ConfigError(
+        raise StartupError(
             f"data folder {data_dir} cannot be written: {error.strerror}; make it writable for this user, "
             "or set [data] dir (CONNECTHUB_DATA__DIR) to another one"
         ) from None

@@ -24,7 +24,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
 
-from connecthub.errors import ConfigError
+from connecthub.errors import StartupError
 
 FILE_NAME = "connecthub.log"
 _MAX_BYTES = 10 * 1024 * 1024
@@ -119,7 +119,7 @@ def setup_logging(level: str, log_dir: Path | None, form: str = "text") -> HubLo
 
     `form` is text or json.
     The root logger itself passes INFO even where `level` is higher: the log of a run is not the hub's.
-    Raises ConfigError when the file cannot be written.
+    Raises StartupError when the file cannot be written.
     """
     handlers: list[logging.Handler] = []
     if log_dir is not None:
@@ -168,7 +168,7 @@ def _open_file(log_dir: Path) -> _FileHandler:
         log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         return _FileHandler(log_dir / FILE_NAME)
     except OSError as error:
-        raise ConfigError(
+        raise StartupError(
             f"log file {log_dir / FILE_NAME} cannot be written: {error.strerror}; make the folder writable "
             'for this user, or set [logs] dir (CONNECTHUB_LOGS__DIR) to another one or to "off"'
         ) from None

@@ -7,12 +7,19 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 
 log = logging.getLogger(__name__)
 
+# sysexits.h: by this status the unit tells settings that are wrong from what another start may mend.
+_EX_CONFIG = 78
 _FEEDS = 4  # in the time after which systemd takes the hub for dead
+
+
+def status_of_wrong_settings(environ: Mapping[str, str] = os.environ) -> int:
+    """The exit status where the settings are wrong: 2, but 78 where a service manager hears it."""
+    return _EX_CONFIG if environ.get("NOTIFY_SOCKET") else 2
 
 
 @asynccontextmanager

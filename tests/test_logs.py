@@ -23,7 +23,7 @@ from typing import TextIO
 import pytest
 
 from connecthub import logs
-from connecthub.errors import ConfigError
+from connecthub.errors import StartupError
 from connecthub.logs import HubLog, setup_logging
 
 Setup = Callable[..., HubLog]
@@ -267,7 +267,7 @@ def test_a_rotation_that_fails_loses_no_line(
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, out: io.StringIO) -> None:
     (tmp_path / "file").write_text("")
     handlers = list(logging.getLogger().handlers)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(StartupError) as caught:
         setup_logging("INFO", tmp_path / "file" / "logs")
     message = str(caught.value)
     assert "\n" not in message

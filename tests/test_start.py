@@ -16,7 +16,7 @@ import pytest
 from tests.program import ROOT, Person, Program
 
 
-def refused(folder: Path, **environ: str) -> str:
+def refused(folder: Path, status: int = 2, **environ: str) -> str:
     """The one line of a start that fails."""
     done = subprocess.run(
         [sys.executable, "-m", "connecthub"],
@@ -33,7 +33,7 @@ def refused(folder: Path, **environ: str) -> str:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
@@ -68,6 +68,16 @@ def test_an_unwritable_data_folder(tmp_path: Path) -> None:
 def test_a_plugin_folder_that_is_none(tmp_path: Path) -> None:
     line = refused(tmp_path, CONNECTHUB_PLUGINS__PATH=str(tmp_path / "nowhere"))
     assert "nowhere" in line and "[plugins] path" in line
+
+
+def test_a_service_manager_can_tell_wrong_settings_from_what_may_pass(tmp_path: Path) -> None:
+    manager = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    assert "must be" in refused(tmp_path, 78, **manager, CONNECTHUB_POOL__SIZE="many")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert "end what listens there" in refused(tmp_path, 2, **manager, CONNECTHUB_SERVER__PORT=port)
+    url = f"postgresql://u@127.0.0.1:{port}/x"
+    assert "that the server runs" in refused(tmp_path, 2, **manager, CONNECTHUB_DATABASE__URL=url)
 
 
 def test_a_key_that_others_can_read_and_a_key_that_does_not_fit(tmp_path: Path) -> None:

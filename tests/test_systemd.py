@@ -117,6 +117,13 @@ def test_the_unit_is_closed(tmp_path: Path) -> None:
     assert found and float(found[1]) <= 1.5, done.stdout + done.stderr
 
 
+def test_the_unit_is_not_started_again_with_wrong_settings() -> None:
+    assert (systemd.status_of_wrong_settings({"NOTIFY_SOCKET": "/run/x"}), os.EX_CONFIG) == (78, 78)
+    assert systemd.status_of_wrong_settings({}) == 2
+    found = re.search(r"^RestartPreventExitStatus=(.+)$", (ROOT / "connecthub.service").read_text(), re.M)
+    assert found and "CONFIG" in found[1].split(), "systemd's own name of 78"
+
+
 def test_the_unit_leaves_time_for_what_a_stop_may_take() -> None:
     """The grace, what a shutdown takes beyond it, and the end of the embedded PostgreSQL."""
     seconds = re.search(r"^TimeoutStopSec=(\d+)$", (ROOT / "connecthub.service").read_text(), re.M)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable
@@ -62,14 +63,22 @@ class Machine:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
-        self._init = self.until(lambda: children.read_text().split()[:1])[0]
+        self._init = ""
         try:
+            self._init = self.until(self._booted)
             self.until(self.answers)
-        except BaseException:
-            self.__exit__(None, None, None)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
             raise
         return self
+
+    def _booted(self) -> str:
+        """The id of its systemd, once that is there: other children come before it and go."""
+        for pid in Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError):
+                if Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
+                    return pid
+        return ""
 
     def answers(self) -> bool:
         """Whether the hub does."""
@@ -97,7 +106,12 @@ class Machine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            print(self.run("journalctl", "-u", "connecthub", "--no-pager", "-n", "50"))
-        self.run("systemctl", "poweroff")
-        self._nspawn.wait(150)
+        try:
+            if error is not None and self._init:
+                print(self.run("journalctl", "-u", "connecthub", "--no-pager", "-n", "50"))
+        finally:
+            if self._init:
+                self.run("systemctl", "poweroff")
+            else:
+                self._nspawn.terminate()
+            self._nspawn.wait(150)

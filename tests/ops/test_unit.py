@@ -33,6 +33,9 @@ echo WatchdogSec=5; } > $0/test.conf
 systemctl daemon-reload
 """
 
+# Settings that are wrong, and none at all, by the status of the start.
+SPOILT = {"sed -i 's/^port = .*/port = \"many\"/'": "78", "rm": "243"}
+
 
 def test_the_unit_runs_jobs_drains_them_and_is_started_again_when_it_stands_still(tmp_path: Path) -> None:
     needs("root", os.geteuid() == 0)
@@ -43,7 +46,10 @@ def test_the_unit_runs_jobs_drains_them_and_is_started_again_when_it_stands_stil
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     with Machine(tmp_path, url, CONFIG.format(port=port)) as machine:
-        assert (machine.unit("ActiveState"), machine.unit("SubState")) == ("active", "running")
+        # It answers a moment before it says so.
+        machine.until(
+            lambda: (machine.unit("ActiveState"), machine.unit("SubState")) == ("active", "running")
+        )
         person = Person(url)
         person.sign_in("only root reads this")
 
@@ -67,3 +73,12 @@ def test_the_unit_runs_jobs_drains_them_and_is_started_again_when_it_stands_stil
         wait_for(person, run_now(person, "echo"), "Success")  # its secrets by the key that is root's
         machine.run("systemctl", "kill", "--signal=STOP", "--kill-who=main", "connecthub")
         machine.until(lambda: machine.unit("NRestarts") == "1" and machine.answers())
+
+        for (
+            spoil,
+            status,
+        ) in SPOILT.items():  # `failed` is the end; what is to be started again is `activating`
+            machine.run(
+                "sh", "-c", f"{spoil} /etc/connecthub/config.toml; systemctl restart connecthub; true"
+            )
+            assert (machine.unit("ActiveState"), machine.unit("ExecMainStatus")) == ("failed", status)
