@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ import click
 from connecthub import __version__, daemon, failpoints, systemd
 from connecthub.cli_backup import backup, restore
 from connecthub.cli_check import check
-from connecthub.cli_database import command_line, do
+from connecthub.cli_database import command_line, complete, do
 from connecthub.cli_dev import dev_command, new_job_command, run_once_command
 from connecthub.cli_job import job
 from connecthub.cli_key import key
@@ -68,7 +67,7 @@ def _end_with_stdin() -> None:
 @click.pass_obj
 def migrate(settings: Settings, sql: bool) -> None:
     """Bring the database's schema up to date, as each start does."""
-    script = asyncio.run(_migrate(settings, sql))
+    script = complete(_migrate(settings, sql))
     click.echo(script or "the schema is up to date", nl=not script)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import click
 
 from connecthub import daemon
-from connecthub.cli_database import command_line
+from connecthub.cli_database import command_line, complete
 from connecthub.config import Settings
 from connecthub.errors import RefusedError
 from connecthub.operations import backup as operations
@@ -27,7 +26,7 @@ _file = click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
 def backup(settings: Settings, file: Path, with_key: bool) -> None:
     """Back up the whole database to FILE, which must not exist yet. Hubs may run meanwhile."""
-    made = asyncio.run(_backup(settings, file.absolute(), with_key))
+    made = complete(_backup(settings, file.absolute(), with_key))
     click.echo(f"backed up to {file}: {_summary(made)}")
     if with_key:
         click.echo("it holds the key file: keep it where only those may read it who may read the secrets")
@@ -62,7 +61,7 @@ def restore(settings: Settings, file: Path, replace: bool, yes: bool) -> None:
         if not yes:
             click.confirm(question, abort=True)
 
-    made = asyncio.run(
+    made = complete(
         operations.restore_backup(
             file,
             lambda: daemon.database_url(settings),

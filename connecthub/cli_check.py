@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 
+import asyncpg
 import click
 
 from connecthub import daemon
@@ -17,6 +18,7 @@ from connecthub.operations.check import database_findings
 from connecthub.operations.check_machine import machine_findings
 from connecthub.operations.finding import Finding, fault, ok, warning
 from connecthub.storage.database import UNAVAILABLE
+from connecthub.storage.failures import unreachable
 
 
 @click.command()
@@ -60,3 +62,5 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
         yield fault("database", str(error))
     except UNAVAILABLE as error:
         yield fault("database", f"it was lost meanwhile ({error or type(error).__name__}): see that it runs")
+    except asyncpg.PostgresError as error:
+        yield fault("database", str(unreachable(error)))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import asyncpg
 
 from connecthub import daemon
 from connecthub.config import Settings
 from connecthub.errors import DatabaseError
 from connecthub.storage.audit import Actor
 from connecthub.storage.database import UNAVAILABLE, Database
+from connecthub.storage.failures import unreachable
 
 T = TypeVar("T")
 
@@ -37,10 +40,19 @@ def do(settings: Settings, action: Callable[[Database], Awaitable[T]]) -> T:
         async with daemon.open_database(settings) as database:
             return await action(database)
 
+    return complete(act())
+
+
+def complete(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns; what the database says in the middle of it is raised as a DatabaseError."""
     try:
-        return asyncio.run(act())
+        return asyncio.run(work)
+    except BrokenPipeError:  # whoever reads what is printed has gone
+        raise
     except UNAVAILABLE as error:
         raise DatabaseError(
             f"the database was lost meanwhile ({error or type(error).__name__}): see that it runs, and look "
             "whether the change was made before asking for it again"
         ) from None
+    except asyncpg.PostgresError as error:
+        raise unreachable(error) from None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import UTC, datetime
 
 import click
 
 from connecthub import daemon
-from connecthub.cli_database import command_line
+from connecthub.cli_database import command_line, complete
 from connecthub.config import Settings
 from connecthub.operations import rotation
 from connecthub.operations.rotation import Rotation
@@ -48,7 +47,7 @@ def rotate(settings: Settings) -> None:
 
     Hubs may run on meanwhile. Cut off, it goes on at the next call, with the same key.
     """
-    done = asyncio.run(_rotate(settings))
+    done = complete(_rotate(settings))
     path = settings.fernet_key_path
     how = f"is new, and the first in {path}" if done.is_new else "was there: an earlier rotation went on"
     click.echo(f"key {done.key_id} {how}; {done.secrets} secrets re-encrypted")
@@ -69,7 +68,7 @@ async def _rotate(settings: Settings) -> Rotation:
 @click.pass_obj
 def retire(settings: Settings) -> None:
     """Drop the old keys from the key file, once nothing needs them; else say what does."""
-    gone = asyncio.run(_retire(settings))
+    gone = complete(_retire(settings))
     if not gone:
         click.echo("there is only one key")
         return

@@ -32,6 +32,7 @@ from connecthub.storage import keys, queue, retention
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.embedded import EmbeddedPostgres
 from connecthub.storage.pending import migrate, require_schema
+from connecthub.storage.rights import require_rights
 from connecthub.storage.runs import ENGINE_SETTINGS
 from connecthub.storage.users import ensure_admin
 from connecthub.web.app import create_app
@@ -73,6 +74,7 @@ async def _serve(settings: Settings) -> None:
             await migrate(dsn)
             web_db = await Database.open(dsn, size=_WEB_CONNECTIONS)
             stack.push_async_callback(web_db.close)
+            await require_rights(web_db)
             engine_db = await Database.open(
                 dsn,
                 size=_ENGINE_CONNECTIONS,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -230,6 +233,29 @@ def test_a_bad_file_is_refused_whole(site: Site) -> None:
     assert "in these files twice" in refused(site, "job", "import", *map(str, twice), SYNC_TOKEN=CANARY)
     assert "cannot be read" in refused(site, "job", "import", "nowhere.toml")
     assert not fetch(site, "SELECT FROM jobs")
+
+
+def test_who_reads_only_the_first_lines_is_not_told_of_a_lost_database(site: Site) -> None:
+    site.job("a")
+    site.sql(
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key, finished_at, run_log)"
+        " SELECT id, revision_id, 'manual', 'SUCCESS', 'k', now(), 'a line' FROM jobs"
+    )
+    number = str(fetch(site, "SELECT id FROM job_logs")[0]["id"])
+    for words in (
+        ["run", "log", number],
+        ["run", "log", "-f", number],
+        ["run", "show", number],
+        ["job", "list"],
+    ):
+        reading, writing = os.pipe()
+        os.close(reading)  # as `| head` does, when it has enough
+        ended = subprocess.run(
+            [sys.executable, "-m", "connecthub", *words],
+            cwd=site.folder, env=site.environ, stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+        os.close(writing)
+        assert (ended.returncode, ended.stderr) == (1, "")
 
 
 def test_pause_says_whether_it_was_so_already(site: Site) -> None:

@@ -15,6 +15,7 @@ from connecthub.operations.finding import Finding, fault, ok, warning
 from connecthub.security.vault import Vault
 from connecthub.storage import adoption, health, hubs, keys
 from connecthub.storage.database import Database
+from connecthub.storage.rights import lacking_rights
 from connecthub.storage.schema import schema_head, schema_revisions
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ async def database_findings(settings: Settings, db: Database) -> AsyncIterator[F
         )
         return
     revision = await health.schema_revision(db)
-    yield _schema(revision)
-    if revision != schema_head():
+    lacking = await lacking_rights(db, is_empty=revision is None)
+    yield _schema(revision) if lacking is None else fault("schema", lacking)
+    if revision != schema_head() or lacking is not None:
         return
     vault, finding = await _key(settings, db)
     yield finding

@@ -23,6 +23,7 @@ from connecthub.errors import KeyFileError, RefusedError
 from connecthub.security import keyfile
 from connecthub.security.vault import Vault
 from connecthub.storage import hubs, keys
+from connecthub.storage.rights import require_rights
 
 if TYPE_CHECKING:
     from connecthub.security.keyfile import Key
@@ -50,6 +51,7 @@ async def rotate(path: Path, db: Database, actor: Actor, say: Callable[[str], No
     `say` gets a line while it waits for hubs. Raises KeyFileError, and RefusedError where another rotation is
     at work or a hub does not get the key.
     """
+    await require_rights(db)
     with _alone(path):
         vault = await _vault(path, db)
         is_new = not await _is_unfinished(db, vault)
@@ -82,6 +84,7 @@ async def rotate(path: Path, db: Database, actor: Actor, say: Callable[[str], No
 
 async def retire(path: Path, db: Database, actor: Actor) -> list[Key]:
     """Drop all keys but the newest; which went. Raises RefusedError that says what still needs them."""
+    await require_rights(db)
     with _alone(path):
         vault = await _vault(path, db)
         newest, *old = keyfile.read_keys(path)
