@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -265,8 +268,35 @@ def test_a_role_without_rights_is_told(filled: Site, elsewhere: Site, server: st
     owner = server.replace("/postgres?", f"/{name}?")
     run(fetch(owner, "ALTER SCHEMA public OWNER TO postgres"))
     line = refused(elsewhere, "restore", str(file))
-    assert "permission denied for schema public" in line
+    assert "permission denied for schema public; the role of [database] url must own the database" in line
     assert not (elsewhere.data / "fernet.key").exists()
+
+
+def test_a_database_of_somebody_else_is_not_replaced(filled: Site, elsewhere: Site) -> None:
+    file = filled.folder / "with.zip"
+    assert filled.command("backup", "with.zip", "--with-key").returncode == 0
+    elsewhere.sql("CREATE TABLE jobs (id int)", "CREATE TABLE job_logs (id int)")
+    line = refused(elsewhere, "restore", str(file), "--replace", "--yes")
+    assert "holds tables that are not ConnectHub's (job_logs, jobs)" in line and "[database] url" in line
+
+
+def test_an_archive_that_ends_while_it_is_restored_changes_nothing(filled: Site) -> None:
+    file = backup(filled)
+    before = everything(filled)
+    restoring = subprocess.Popen(
+        [sys.executable, "-u", "-m", "connecthub", "restore", str(file), "--replace"],
+        cwd=filled.folder, env=filled.environ, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert restoring.stdout is not None
+    asked = ""
+    while not asked.endswith("[y/N]: "):  # the archive has been found whole by now
+        asked += restoring.stdout.read(1)
+    os.truncate(file, file.stat().st_size // 2)
+    _, said = restoring.communicate("y\n", timeout=60)
+    assert restoring.returncode == 2 and len(said.splitlines()) == 1, said
+    assert "the archive cannot be read any more" in said and "take another copy" in said
+    assert everything(filled) == before
 
 
 def test_an_empty_database_has_nothing_to_back_up(elsewhere: Site) -> None:

@@ -105,21 +105,21 @@ def write_manifest(archive: zipfile.ZipFile, manifest: Manifest) -> None:
 @contextlib.contextmanager
 def opened_archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, Manifest]]:
     """A whole archive and its manifest. Raises RefusedError for anything else."""
-    try:
-        with open(path, "rb") as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(path, "rb"))
             whole = _digest(file) == file.read(_DIGEST)
-            if not whole:
-                raise _broken(path, "it is cut off, altered, or no backup of ConnectHub")
-            try:
-                archive = zipfile.ZipFile(file)
-                manifest = _manifest(json.loads(archive.read(_MANIFEST)))
-                archive.getinfo(DUMP)
-            except (zipfile.BadZipFile, KeyError, TypeError, ValueError):
-                raise _broken(path, "this version of ConnectHub cannot read its manifest") from None
-            with archive:
-                yield archive, manifest
-    except OSError as error:
-        raise RefusedError(f"backup {path} cannot be read: {error.strerror}; correct the path") from None
+        except OSError as error:
+            raise RefusedError(f"backup {path} cannot be read: {error.strerror}; correct the path") from None
+        if not whole:
+            raise _broken(path, "it is cut off, altered, or no backup of ConnectHub")
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            manifest = _manifest(json.loads(archive.read(_MANIFEST)))
+            archive.getinfo(DUMP)
+        except (zipfile.BadZipFile, KeyError, TypeError, ValueError):
+            raise _broken(path, "this version of ConnectHub cannot read its manifest") from None
+        yield archive, manifest
 
 
 def _manifest(data: dict[str, Any]) -> Manifest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
 from connecthub import __version__
-from connecthub.errors import KeyFileError, RefusedError
+from connecthub.errors import DatabaseError, KeyFileError, RefusedError
 from connecthub.operations import archive
 from connecthub.operations.archive import Manifest
 from connecthub.security import keyfile
@@ -25,6 +26,8 @@ from connecthub.storage.schema import schema_head, schema_revisions
 
 if TYPE_CHECKING:
     from connecthub.storage.audit import Actor
+
+_NAMED = 5  # tables that a message names
 
 
 async def make_backup(file: Path, dsn: str, key_path: Path, *, with_key: bool) -> Manifest:
@@ -94,6 +97,11 @@ async def restore_backup(
                     f"{', '.join(target.alive)} may be alive: stop it, then restore again (one that was "
                     "killed counts as alive for two minutes)"
                 )
+            if target.is_foreign:
+                raise RefusedError(
+                    f"database {target.database} holds tables that are not ConnectHub's "
+                    f"({', '.join(target.tables[:_NAMED])}): correct [database] url, or empty it yourself"
+                )
             if target.tables:
                 confirm(manifest, target)
             programs = await asyncio.to_thread(find_programs, manifest.pg_dump)
@@ -108,7 +116,8 @@ async def restore_backup(
                     replace=bool(target.tables),
                     variables={"actor": actor.username, "file": file.name},
                 )
-            await backup.analyze(dsn)
+            with contextlib.suppress(DatabaseError):  # all is restored; PostgreSQL does it later by itself
+                await backup.analyze(dsn)
     return manifest
 
 

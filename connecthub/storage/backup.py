@@ -45,28 +45,35 @@ async def taken_snapshot(dsn: str) -> AsyncIterator[Snapshot]:
     """A snapshot that lasts while this is entered. Raises RefusedError where there is nothing to back up."""
     async with _connected(dsn) as connection:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-            schema = await connection.fetchval(
-                "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('job_revisions')"
-            )
-            if schema is None:
-                raise RefusedError("there is nothing to back up: the database holds no tables of ConnectHub")
-            tables = await _tables(connection, schema)
-            yield Snapshot(
-                id=await connection.fetchval("SELECT pg_export_snapshot()"),
-                server=await connection.fetchval("SELECT current_setting('server_version')"),
-                major=connection.get_server_version().major,
-                schema=schema,
-                revision=await connection.fetchval("SELECT version_num FROM alembic_version"),
-                counts={
-                    table: await connection.fetchval(f'SELECT count(*) FROM {schema}."{table}"')
-                    for table in tables
-                },
-                going=await connection.fetchval(
-                    "SELECT count(*) FROM job_logs WHERE status IN ('QUEUED', 'RUNNING')"
-                ),
-                tokens=await stored_tokens(connection),
-            )
+            try:
+                snapshot = await _snapshot(connection)
+            except UNAVAILABLE as error:  # told here: while the dump is written, an OSError is another one
+                raise unreachable(error) from None
+            yield snapshot
+
+
+async def _snapshot(connection: asyncpg.Connection[asyncpg.Record]) -> Snapshot:
+    await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+    schema = await connection.fetchval(
+        "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('job_revisions')"
+    )
+    if schema is None:
+        raise RefusedError("there is nothing to back up: the database holds no tables of ConnectHub")
+    tables = await _tables(connection, schema)
+    return Snapshot(
+        id=await connection.fetchval("SELECT pg_export_snapshot()"),
+        server=await connection.fetchval("SELECT current_setting('server_version')"),
+        major=connection.get_server_version().major,
+        schema=schema,
+        revision=await connection.fetchval("SELECT version_num FROM alembic_version"),
+        counts={
+            table: await connection.fetchval(f'SELECT count(*) FROM {schema}."{table}"') for table in tables
+        },
+        going=await connection.fetchval(
+            "SELECT count(*) FROM job_logs WHERE status IN ('QUEUED', 'RUNNING')"
+        ),
+        tokens=await stored_tokens(connection),
+    )
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,11 @@ class Target:
     database: str
     tables: list[str]
     alive: list[str]
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether what is there is somebody else's."""
+        return bool(self.tables) and "hub_state" not in self.tables
 
 
 async def read_target(dsn: str, schema: str) -> Target:

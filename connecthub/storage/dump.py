@@ -7,14 +7,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO
 
 from connecthub import failpoints
 from connecthub.errors import RefusedError
 from connecthub.storage.backup import Snapshot, restore_script
+from connecthub.storage.failures import way_out
 from connecthub.storage.programs import Programs, complaint
 
 _PIECE = 1 << 20
@@ -33,7 +36,7 @@ def dump(programs: Programs, dsn: str, snapshot: Snapshot, target: IO[bytes]) ->
         assert process.stdout is not None  # noqa: S101 - a pipe
         shutil.copyfileobj(process.stdout, target, _PIECE)
     if process.returncode != 0:
-        raise RefusedError(f"the database could not be dumped: {complaint(said())}")
+        raise RefusedError(f"the database could not be dumped: {_said(said())}")
 
 
 def restore(
@@ -51,19 +54,32 @@ def restore(
     Raises RefusedError with what went wrong; the database is then as it was.
     """
     before, after = restore_script(schema, counts, replace=replace)
-    with tempfile.NamedTemporaryFile("w") as listing:
-        listing.write(_listing(programs, opened, schema))
-        listing.flush()
+    with _in_memory(_listing(programs, opened, schema)) as listing:
         options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
         options += ["-X", "-q", "-o", os.devnull, "-v", "ON_ERROR_STOP=1"]
         psql = programs.popen("psql", *options, dsn=dsn, stdin=subprocess.PIPE)
-        options = ["--no-owner", "--no-acl", "-L", listing.name, "-f", "-"]
-        reader = programs.popen("pg_restore", *options, stdin=subprocess.PIPE)
-        with _ended(psql) as psql_said, _ended(reader) as reader_said, opened() as source:
-            _play(psql, reader, source, before, after)
+        with _ended(psql) as psql_said:
+            options = ["--no-owner", "--no-acl", "-L", f"/dev/fd/{listing}", "-f", "-"]
+            reader = programs.popen("pg_restore", *options, stdin=subprocess.PIPE, pass_fds=[listing])
+            with _ended(reader) as reader_said, opened() as source:
+                _play(psql, reader, source, before, after)
     if psql.returncode != 0 or reader.returncode != 0:
         said = reader_said() if reader.returncode > 0 else psql_said()
-        raise RefusedError(f"nothing was restored, the database is as it was: {complaint(said)}")
+        raise RefusedError(f"nothing was restored, the database is as it was: {_said(said)}")
+
+
+def _said(printed: str) -> str:
+    return f"{complaint(printed)}; {way_out(printed)}"
+
+
+@contextlib.contextmanager
+def _in_memory(text: str) -> Iterator[int]:
+    """A descriptor from which `text` is read: in a container there may be no folder for a file."""
+    linux = sys.platform == "linux"
+    with open(os.memfd_create("dump"), "w+b") if linux else tempfile.TemporaryFile() as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file.fileno()
 
 
 def _play(
@@ -92,19 +108,23 @@ def _listing(programs: Programs, opened: Callable[[], IO[bytes]], schema: str) -
         assert process.stdout is not None  # noqa: S101 - a pipe
         lines = process.stdout.read().decode().splitlines(keepends=True)
     if process.returncode != 0:
-        raise RefusedError(f"the dump in the archive cannot be read: {complaint(said())}")
+        raise RefusedError(f"the dump in the archive cannot be read: {complaint(said())}; take another copy")
     own = re.compile(rf" (SCHEMA - {schema}|COMMENT - SCHEMA {schema}) ")
     return "".join(line for line in lines if not own.search(line))
 
 
 @contextlib.contextmanager
 def _fed(process: subprocess.Popen[bytes], source: IO[bytes]) -> Iterator[None]:
-    """Copy `source` to the input of `process` meanwhile, as far as it is read."""
+    """Copy `source` to the input of `process` meanwhile, as far as it is read. Raises RefusedError where it cannot be."""
+    failed: list[Exception] = []
 
     def feed() -> None:
         assert process.stdin is not None  # noqa: S101 - a pipe
-        with contextlib.suppress(BrokenPipeError):
-            shutil.copyfileobj(source, process.stdin, _PIECE)
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                shutil.copyfileobj(source, process.stdin, _PIECE)
+        except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+            failed.append(error)
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
 
@@ -117,6 +137,8 @@ def _fed(process: subprocess.Popen[bytes], source: IO[bytes]) -> Iterator[None]:
         raise
     finally:
         thread.join()
+    if failed:
+        raise RefusedError(f"the archive cannot be read any more: {failed[0]}; take another copy")
 
 
 @contextlib.contextmanager

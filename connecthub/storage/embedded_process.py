@@ -8,6 +8,7 @@ import enum
 import logging
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -44,6 +45,7 @@ _ORPHANS_END_S = 10.0  # within which the processes of a killed server notice it
 _IMMEDIATE_S = 10.0
 _POLL_S = 0.02
 _LOG_BYTES = 10_000_000
+_WAL_SEGMENT = 16 << 20  # bytes, the least that a server may have to make
 # The server's own log keeps a week, a file per weekday, without statements and rows: they may hold secrets.
 _SETTINGS = {
     "listen_addresses": "",
@@ -237,4 +239,9 @@ class ServerProcess:
         if "logging collector" in words and logs:  # it says so when it goes on in its log
             words = logs[-1].read_bytes()[-4000:].decode(errors="replace")
             words = words.rpartition("starting PostgreSQL")[2]  # of this start alone
-        return last_words(words)
+        return last_words(words) + self._full_disk()
+
+    def _full_disk(self) -> str:
+        """What a server on a full disk has no room to say."""
+        free = shutil.disk_usage(self._cluster).free
+        return "" if free > _WAL_SEGMENT else f"; its disk is full, {free >> 20} MiB are left: make room"

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,17 @@ class Programs:
     major: int
 
     def popen(
-        self, name: str, *options: str, dsn: str = "", stdin: int | None = subprocess.DEVNULL
+        self,
+        name: str,
+        *options: str,
+        dsn: str = "",
+        stdin: int | None = subprocess.DEVNULL,
+        pass_fds: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
         """Start a program, on the database `dsn` where one is named; both its outputs are pipes.
 
-        The password goes by the environment: others may read the arguments of a process.
+        The password goes by the environment: others may read the arguments of a process. Raises RefusedError
+        where the system does not start it.
         """
         environ = {name: value for name, value in os.environ.items() if not name.startswith("CONNECTHUB_")}
         environ["LC_ALL"] = "C"
@@ -41,9 +47,15 @@ class Programs:
             argv += ["--no-password", "--dbname", url]
             if password:
                 environ["PGPASSWORD"] = password
-        return subprocess.Popen(  # noqa: S603 - a program of PostgreSQL, no shell
-            argv, env=environ, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        pipe = subprocess.PIPE
+        try:
+            return subprocess.Popen(  # noqa: S603 - a program of PostgreSQL, no shell
+                argv, env=environ, stdin=stdin, stdout=pipe, stderr=pipe, pass_fds=pass_fds
+            )
+        except OSError as error:
+            raise RefusedError(
+                f"{argv[0]} cannot be started: {error.strerror}; mend that, then try again"
+            ) from None
 
 
 def find_programs(least: int) -> Programs:

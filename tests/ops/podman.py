@@ -131,12 +131,11 @@ class Container:
         environ = {"CONNECTHUB_SERVER__PORT": str(self._port), **environ}
         settings = [word for name, value in environ.items() for word in ("-e", f"{name}={value}")]
         self._words = [
-            *("create", "--pull=never", "--name", self.name, "--network", "host", *CLOSED),
-            *("-v", f"{self.name}:/data", *settings, image),
+            *("--pull=never", "--network", "host", *CLOSED, "-v", f"{self.name}:/data", *settings, image)
         ]
 
     def __enter__(self) -> Container:
-        podman(*self._words)
+        podman("create", "--name", self.name, *self._words)
         try:
             self.start()
         except BaseException:
@@ -175,6 +174,10 @@ class Container:
     def execute(self, *argv: str) -> str:
         """What a command inside prints."""
         return podman("exec", self.name, *argv)
+
+    def execute_beside(self, *argv: str) -> str:
+        """What a command prints in a container of its own, with the same volume and settings."""
+        return podman("run", "--rm", *self._words, *argv)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -174,6 +174,21 @@ def test_a_disk_that_fills_up_during_a_restore_undoes_it(stage: Stage) -> None:
         assert schema["state"] == "ok"
 
 
+def test_an_embedded_postgresql_on_a_full_disk_says_so(stage: Stage) -> None:
+    with disk(stage.folder / "small", 100) as small:
+        there = {"CONNECTHUB_DATABASE__URL": "", "CONNECTHUB_DATA__DIR": str(small / "data")}
+        assert command(stage, "migrate", **there).returncode == 0
+        with open(small / "ballast", "wb", buffering=0) as ballast, pytest.raises(OSError, match="No space"):
+            while True:
+                ballast.write(b"0" * 4096)
+        for words in (["serve"], ["job", "list"], ["backup", str(stage.folder / "none.zip")]):
+            line = one_line(command(stage, *words, **there))
+            assert "its disk is full, 0 MiB are left: make room" in line
+        assert not (stage.folder / "none.zip").exists()
+        (small / "ballast").unlink()
+        assert command(stage, "job", "list", **there).returncode == 0
+
+
 @pytest.fixture
 def old_server(tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database on PostgreSQL 15."""

@@ -76,6 +76,12 @@ def test_a_single_container_runs_the_main_job_and_drains_it_when_stopped(
         assert str(data.expected.success) in page and "Signed in" not in page
         printed = container.log()
         assert not [name for name in SECRET if secrets[name] in printed + page]
+        container.execute("connecthub", "backup", "/data/b.zip", "--with-key")
+        assert container.stop() == 0
+        restored = ("connecthub", "restore", "/data/b.zip", "--replace", "--yes")
+        assert "1 Jobs, " in container.execute_beside(*restored)  # without any folder for temporary files
+        container.start()
+        assert container.execute("connecthub", "resume") == "resumed"
         assert container.stop() == 0
 
 
