@@ -373,6 +373,12 @@ def test_why_it_did_not_run(hub: Hub) -> None:
     hub.sql("ALTER TABLE job_revisions DISABLE TRIGGER USER")
     hub.sql("UPDATE job_revisions SET number = 2, saved_at = $1", day - timedelta(days=100))
     hub.sql("ALTER TABLE job_revisions ENABLE TRIGGER USER")
+    # The hubs of that time are kept no longer, and this one had not been there.
+    hub.sql(
+        "INSERT INTO hubs (worker_id, name, version, places, started_at)"
+        " VALUES (gen_random_uuid(), 'h', '1', 4, $1)",
+        day - timedelta(days=80),
+    )
     long_ago = why(hub, day - timedelta(days=95))
     assert long_ago == why(hub, day - timedelta(days=120)) == "Records of that time are no longer kept."
 

@@ -38,6 +38,7 @@ class Retention:
         begun = boottime()
         runs = await self._walk("runs", partial(retention.delete_runs, beyond={}))
         revisions = await self._walk("revisions", retention.delete_revisions)
+        await self._walk("hubs", retention.delete_hubs)
         await retention.end(self._db, self._worker_id)
         if runs or revisions:
             took = boottime() - begun

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from connecthub.storage.schema import schema_revisions
+
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
     from connecthub.storage.jobs import Row
@@ -36,9 +38,11 @@ class Step:
     gone: int
 
 
-_BEGIN = """
+# What the rows of a newer version mean is for its own hubs to know.
+_IS_KNOWN = "(SELECT version_num FROM alembic_version) = ANY({}::text[])"
+_BEGIN = f"""
 UPDATE retention SET worker_id = $1, touched_at = clock_timestamp(), runs = 0, revisions = 0
-WHERE touched_at IS NULL OR touched_at <= clock_timestamp() - make_interval(secs => $2)
+WHERE (touched_at IS NULL OR touched_at <= clock_timestamp() - make_interval(secs => $2)) AND {_IS_KNOWN.format("$3")}
 RETURNING true
 """
 _END = """
@@ -47,8 +51,11 @@ UPDATE retention SET touched_at = clock_timestamp(), ended_at = clock_timestamp(
 
 
 async def begin(db: Database, worker_id: UUID, every_s: float) -> bool:
-    """Whether a pass begins now, and is this hub's: for `every_s` seconds no hub has been at it."""
-    return bool(await db.fetchval(_BEGIN, worker_id, every_s))
+    """Whether a pass begins now, and is this hub's: for `every_s` seconds no hub has been at it.
+
+    Under a schema of a newer version neither a pass begins nor a step does anything.
+    """
+    return bool(await db.fetchval(_BEGIN, worker_id, every_s, schema_revisions()))
 
 
 async def end(db: Database, worker_id: UUID) -> None:
@@ -77,10 +84,11 @@ WITH gone AS (
     WHERE l.id = ANY($2::bigint[]) AND {_OLD.format(days="$3", failure_days="$4")}
       AND (SELECT e.id FROM job_logs e WHERE e.id = l.retry_of) IS NULL
       AND coalesce((SELECT j.next_run_at > l.scheduled_for FROM jobs j WHERE j.id = l.job_id), true)
+      AND {_IS_KNOWN.format("$5")}
     RETURNING l.id
 ), counted AS (
     UPDATE retention SET touched_at = clock_timestamp(), runs = runs + (SELECT count(*) FROM gone)
-    WHERE worker_id = $1 RETURNING true
+    WHERE worker_id = $1 AND {_IS_KNOWN.format("$5")} RETURNING true
 )
 SELECT (SELECT count(*) FROM gone) AS gone, EXISTS (SELECT FROM counted) AS mine
 """
@@ -98,7 +106,7 @@ async def delete_runs(db: Database, worker_id: UUID, kept: Kept, after: int, bey
         found = await db.fetch(_BEYOND, list(unknown), kept.keep_last)
         beyond.update((row["job_id"], row["id"] or 0) for row in found)
     going = [row["id"] for row in page if row["old"] and row["id"] <= beyond[row["job_id"]]]
-    done = await db.fetchrow(_DELETE_RUNS, worker_id, going, kept.days, kept.failure_days)
+    done = await db.fetchrow(_DELETE_RUNS, worker_id, going, kept.days, kept.failure_days, schema_revisions())
     gone, mine = (done["gone"], done["mine"]) if done else (0, False)
     return Step(None if not mine or all(row["young"] for row in page) else page[-1]["id"], gone)
 
@@ -110,7 +118,7 @@ WITH page AS MATERIALIZED (
     SELECT id FROM job_revisions WHERE id > $2 ORDER BY id LIMIT {_REVISIONS}
 ), gone AS (
     DELETE FROM job_revisions r USING page p
-    WHERE r.id = p.id AND CASE
+    WHERE r.id = p.id AND {_IS_KNOWN.format("$4")} AND CASE
         WHEN (SELECT n.saved_at > clock_timestamp() - make_interval(days => $3) FROM job_revisions n
               WHERE n.job_id = r.job_id AND n.number > r.number ORDER BY n.number LIMIT 1) IS DISTINCT FROM false
         THEN false
@@ -122,7 +130,7 @@ WITH page AS MATERIALIZED (
     RETURNING r.id
 ), counted AS (
     UPDATE retention SET touched_at = clock_timestamp(), revisions = revisions + (SELECT count(*) FROM gone)
-    WHERE worker_id = $1 RETURNING true
+    WHERE worker_id = $1 AND {_IS_KNOWN.format("$4")} RETURNING true
 )
 SELECT (SELECT count(*) FROM gone) AS gone,
        (SELECT max(id) FROM page WHERE EXISTS (SELECT FROM counted)) AS reached
@@ -131,8 +139,23 @@ SELECT (SELECT count(*) FROM gone) AS gone,
 
 async def delete_revisions(db: Database, worker_id: UUID, kept: Kept, after: int) -> Step:
     """Look at the next revisions with an id above `after`, and delete those that nothing needs any more."""
-    row = await db.fetchrow(_DELETE_REVISIONS, worker_id, after, kept.days)
+    row = await db.fetchrow(_DELETE_REVISIONS, worker_id, after, kept.days, schema_revisions())
     return Step(row["reached"], row["gone"]) if row else Step(None, 0)
+
+
+# Each start of a hub leaves a row behind.
+_DELETE_HUBS = f"""
+WITH gone AS (
+    DELETE FROM hubs WHERE seen_at <= clock_timestamp() - make_interval(days => $1) AND {_IS_KNOWN.format("$2")}
+    RETURNING true
+)
+SELECT count(*) FROM gone
+"""
+
+
+async def delete_hubs(db: Database, worker_id: UUID, kept: Kept, after: int) -> Step:
+    """Delete the hubs that have not been seen for as long as runs are kept, in one step."""
+    return Step(None, await db.fetchval(_DELETE_HUBS, kept.days, schema_revisions()))
 
 
 _LAST = """

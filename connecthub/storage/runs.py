@@ -255,6 +255,7 @@ WITH ended AS (
         meta = l.meta || jsonb_build_object('lease_expired_at', l.lease_expires_at)
     FROM job_revisions r
     WHERE r.id = l.revision_id AND l.status = 'RUNNING' AND l.lease_expires_at <= clock_timestamp()
+      AND (SELECT version_num FROM alembic_version) = ANY($1::text[])
     RETURNING {_ENDED},
         CASE WHEN r.rerun_lost AND l.attempt < r.max_attempts
              THEN coalesce(r.retry_delays[least(l.attempt, cardinality(r.retry_delays))], 0) END AS retry_delay_s
@@ -266,8 +267,8 @@ SELECT id FROM ended
 
 
 async def reap(db: Database) -> list[int]:
-    """Turn RUNNING rows whose lease has expired into LOST; their ids."""
-    return [row["id"] for row in await db.fetch(_REAP)]
+    """Turn RUNNING rows whose lease has expired into LOST; their ids. None where the schema is of a newer version."""
+    return [row["id"] for row in await db.fetch(_REAP, schema_revisions())]
 
 
 _RELEASE = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -49,10 +49,10 @@ def answer(facts: Facts, moment: datetime, now: datetime, kept_days: int) -> Ans
         return Answer("future", {"at": moment})
     if facts.schedule_error:
         return Answer("broken", {"text": facts.schedule_error})
-    found = _absent(facts)
-    if found.key == "unknown" and kept_days and moment < now - timedelta(days=kept_days):
-        return Answer("not_kept")
-    return found
+    is_old = bool(kept_days) and moment < now - timedelta(days=kept_days)
+    # Hubs that were alive then may be kept no longer.
+    found = _absent(replace(facts, down=None) if is_old else facts)
+    return Answer("not_kept") if is_old and found.key == "unknown" else found
 
 
 def _of_run(run: Row) -> Answer:

@@ -31,6 +31,12 @@ from tests.engine import sample_jobs
 JOBS = "tests.engine.sample_jobs"
 ENDED = ("SUCCESS", "FAILURE", "CANCELLED", "LOST", "SKIPPED")
 NEVER = "0 0 29 2 *"
+EXPIRED = (
+    "INSERT INTO job_logs"
+    " (job_id, revision_id, trigger, status, idempotency_key, worker_id, lease_expires_at)"
+    " SELECT id, revision_id, 'manual', 'RUNNING', 'k', gen_random_uuid(), clock_timestamp() - interval '1 s'"
+    " FROM jobs RETURNING id, clock_timestamp() AS now"
+)
 
 
 class Rig:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.engine.conftest import Rig
+from connecthub.storage import runs
+from tests.engine.conftest import EXPIRED, Rig
 
 
 def test_a_hub_that_sees_a_newer_schema_begins_nothing_and_says_why(
@@ -30,3 +31,14 @@ def test_a_hub_that_sees_a_newer_schema_begins_nothing_and_says_why(
     hub.wait(run_id, "SUCCESS")
     hub.until(lambda: hub.sql("SELECT FROM job_logs WHERE job_id = 'minutely' AND status = 'SUCCESS'"))
     hub.until(lambda: engine.readiness()["schema"] is None)
+
+
+def test_the_reaper_leaves_the_runs_of_newer_hubs_alone(rig: Rig) -> None:
+    rig.job("a", "CountedJob")
+    rig.sql(EXPIRED)
+    known = rig.sql(
+        "UPDATE alembic_version SET version_num = '9999' RETURNING (SELECT version_num FROM alembic_version)"
+    )
+    assert rig.do(runs.reap(rig.db)) == []
+    rig.sql("UPDATE alembic_version SET version_num = $1", known[0]["version_num"])
+    assert len(rig.do(runs.reap(rig.db))) == 1

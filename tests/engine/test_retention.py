@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -174,3 +175,49 @@ def test_of_two_hubs_one_is_at_it_and_a_pass_that_was_cut_off_is_made_again(shel
     assert rig.do(retention.begin(rig.db, second, 3600))
     step = rig.do(retention.delete_runs(rig.db, first, retention.Kept(90, 365, 0), 0, {}))
     assert step.reached is None, "whoever was taken over from stops"
+
+
+def test_a_hub_is_kept_for_as_long_as_runs_are(shelf: Shelf) -> None:
+    for name, seen, stopped in (
+        ("died", 91, None),
+        ("stopped", 91, 91),
+        ("alive", 0, None),
+        ("young", 89, 89),
+    ):
+        shelf.rig.sql(
+            "INSERT INTO hubs (worker_id, name, version, places, started_at, seen_at, stopped_at)"
+            " SELECT gen_random_uuid(), $1, '1', 4, m - interval '200 d', m - make_interval(days => $2),"
+            " m - make_interval(days => $3) FROM clock_timestamp() m",
+            name,
+            seen,
+            stopped,
+        )
+    shelf.let_pass()
+    assert [row["name"] for row in shelf.rig.sql("SELECT name FROM hubs ORDER BY name")] == ["alive", "young"]
+    assert b'connecthub_retention_rows_total{table="hubs"} 2.0' in shelf.metrics.text()
+
+
+def test_under_a_newer_schema_nothing_goes(shelf: Shelf) -> None:
+    rig, worker = shelf.rig, uuid4()
+    shelf.put("a", 400)
+    rig.sql("UPDATE jobs SET timeout_s = 1")
+    rig.sql("ALTER TABLE job_revisions DISABLE TRIGGER job_revisions_fixed")
+    rig.sql("UPDATE job_revisions SET saved_at = saved_at - interval '100 d'")
+    rig.sql(
+        "INSERT INTO hubs (worker_id, name, version, places, seen_at)"
+        " VALUES (gen_random_uuid(), 'gone', '1', 4, clock_timestamp() - interval '400 d')"
+    )
+    tables = ("job_logs", "job_revisions", "hubs")
+    counts = " UNION ALL ".join(f"SELECT count(*) FROM {table}" for table in tables)
+    before, kept = rig.sql(counts), retention.Kept(90, 365, 0)
+    assert rig.do(retention.begin(rig.db, worker, 3600))
+    rig.sql("UPDATE alembic_version SET version_num = '9999'")  # while the pass is at work
+    for step in (
+        partial(retention.delete_runs, beyond={}),
+        retention.delete_revisions,
+        retention.delete_hubs,
+    ):
+        assert rig.do(step(rig.db, worker, kept, 0)) == retention.Step(None, 0)
+    shelf.let_pass(RetentionSettings(days=90, keep_last=0))
+    touched = rig.sql("SELECT worker_id = $1 AS is_ours FROM retention", worker)[0]
+    assert rig.sql(counts) == before and touched["is_ours"], "no other pass has begun"

@@ -27,16 +27,10 @@ from connecthub.storage.audit import Actor
 from connecthub.storage.runs import Claim
 from connecthub.storage.schedule import DueJob
 from tests.engine import sample_jobs
-from tests.engine.conftest import Rig
+from tests.engine.conftest import EXPIRED, Rig
 from tests.engine.test_outage import Outage
 
 LI = Actor("li.na", None)
-_EXPIRED = (
-    "INSERT INTO job_logs"
-    " (job_id, revision_id, trigger, status, idempotency_key, worker_id, lease_expires_at)"
-    " SELECT id, revision_id, 'manual', 'RUNNING', 'k', gen_random_uuid(), clock_timestamp() - interval '1 s'"
-    " FROM jobs RETURNING id, clock_timestamp() AS now"
-)
 
 
 @contextmanager
@@ -144,7 +138,7 @@ def test_rule_11_a_hub_reaps_only_after_an_unbroken_lease_of_connection(
 ) -> None:
     rig.job("a", "EchoJob")
     lease = timedelta(seconds=rig.settings.pool.lease_s)
-    row = rig.sql(_EXPIRED)[0]
+    row = rig.sql(EXPIRED)[0]
     rig.start_hub()
     assert rig.wait(row["id"])["finished_at"] - row["now"] >= lease
 
@@ -152,7 +146,7 @@ def test_rule_11_a_hub_reaps_only_after_an_unbroken_lease_of_connection(
     outage.begin()
     rig.until(lambda: "heartbeat waits for the database" in caplog.text)
     outage.end()
-    row = rig.until(lambda: _patient(rig, _EXPIRED))[0]
+    row = rig.until(lambda: _patient(rig, EXPIRED))[0]
     assert rig.wait(row["id"])["finished_at"] - row["now"] >= lease
 
 
