@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -21,6 +20,7 @@ from starlette.applications import Starlette
 from connecthub import systemd
 from connecthub.clock import boottime
 from connecthub.config import Settings
+from connecthub.ending import on_signals
 from connecthub.engine import capture
 from connecthub.engine.hub import Hub
 from connecthub.errors import ConfigError, StartupError
@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 _ENGINE_CONNECTIONS = 8
 _WEB_CONNECTIONS = 5
-_OVERTIME_S = 9.5  # beyond the grace a shutdown takes no longer, whatever happens
 
 
 def run(settings: Settings) -> None:
@@ -67,7 +66,7 @@ def run(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
-    _on_signals(stop, settings.pool.shutdown_grace_s)
+    on_signals(stop, settings.pool.shutdown_grace_s)
     with _listening(settings) as listener:
         async with AsyncExitStack() as stack:
             dsn = await stack.enter_async_context(database_url(settings))
@@ -103,27 +102,6 @@ async def _serve(settings: Settings) -> None:
                     await stop.wait()
                 await hub.stop()
     log.info("stopped")
-
-
-def _on_signals(stop: asyncio.Event, grace_s: float) -> None:
-    """The first signal sets `stop`, a second one ends the process at once.
-
-    Not by the loop's own handlers, which wait until the loop gets to them: it may be what stands still.
-    """
-    loop = asyncio.get_running_loop()
-    asked = False
-
-    def on_signal(number: int, frame: object) -> None:
-        nonlocal asked
-        if asked:
-            os._exit(1)
-        asked = True
-        # Should a plugin hold the interpreter itself from now on, the system ends the process.
-        signal.setitimer(signal.ITIMER_REAL, grace_s + _OVERTIME_S)
-        loop.call_soon_threadsafe(stop.set)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from connecthub import failpoints
 from connecthub.clock import boottime
 from connecthub.engine.endings import Endings
 from connecthub.engine.held import HeldRun, HeldRuns
+from connecthub.engine.looper import cancel
 from connecthub.engine.pool import Pool
 from connecthub.engine.runner import Runner
 from connecthub.storage import runs
@@ -177,7 +178,5 @@ class Dispatcher:
         """Claim no more; returns after the last claim has answered, or was given up after `seconds`."""
         self._stopping = True
         self._wake.set()
-        _, unanswered = await asyncio.wait({self._task}, timeout=seconds)
-        if unanswered:
-            self._task.cancel()
-            await asyncio.wait(unanswered)
+        await asyncio.wait({self._task}, timeout=seconds)
+        await cancel(self._task)

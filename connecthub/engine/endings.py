@@ -12,6 +12,7 @@ import asyncpg
 
 from connecthub import failpoints
 from connecthub.clock import boottime
+from connecthub.engine.looper import cancel
 from connecthub.engine.spool import Spool, Unstored
 from connecthub.storage import runs
 from connecthub.storage.database import UNAVAILABLE, Database
@@ -102,9 +103,7 @@ class Endings:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.flush()
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await cancel(self._task)
         try:
             await self.spool_once(after_s=0)
         except OSError as error:

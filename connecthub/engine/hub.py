@@ -116,8 +116,12 @@ class Hub:
             run.stop("shutdown", grace_s=_STOP_S)
         await self.held.drain(_STOP_S + 0.5)
         await self._endings.stop(_ANSWER_S)
-        for loop in self._loops:
-            await loop.stop()
+        await asyncio.gather(*(loop.stop() for loop in self._loops))
+        if not len(self._endings):  # or the database has just not answered
+            await self._say_goodbye()
+        await self._pool.close()
+
+    async def _say_goodbye(self) -> None:
         with contextlib.suppress(*UNAVAILABLE):
             async with asyncio.timeout(_ANSWER_S):
                 # Code that has still not returned ends with the process, which is about to exit.
@@ -125,7 +129,6 @@ class Hub:
                 await hubs.store_stopped(self._db, self.held.worker_id)
                 if self._unlisten is not None:
                     await self._unlisten()
-        await self._pool.close()
 
     async def _give_back(self) -> None:
         """Rule 19: what has not started goes back to the queue, now that the last claim has answered."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
 from connecthub.storage.database import UNAVAILABLE
 
 log = logging.getLogger(__name__)
+
+_AGAIN_S = 0.5
 
 
 class Every:
@@ -60,6 +61,14 @@ class Every:
 
     async def stop(self) -> None:
         """End after what it does now was cancelled."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await cancel(self._task)
+
+
+async def cancel(task: asyncio.Task[None]) -> None:
+    """Return when `task` has ended.
+
+    It is cancelled again and again: a rollback that gets no answer raises an error of its own instead.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_AGAIN_S)

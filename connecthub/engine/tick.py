@@ -57,6 +57,7 @@ class Ticker:
         self._minute = DatabaseMinute()
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._ticking = asyncio.Lock()
+        self._stopping = False
         self._wall_ahead = time.time() - boottime()
         self.last_tick = self.tried_at = boottime()
         self.ticked_at: datetime | None = None
@@ -71,11 +72,13 @@ class Ticker:
 
     async def stop(self, seconds: float) -> None:
         """No tick begins after this; one that is going gets `seconds` to end."""
+        self._stopping = True
         self._clock_watch.cancel()
-        self._scheduler.shutdown(wait=False)
+        self._scheduler.pause()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._ticking:
                 pass
+        self._scheduler.shutdown(wait=False)  # cancels what is still going
 
     async def _watching(self) -> None:
         """APScheduler counts on the wall clock: after a step it would wait for an hour that is past."""
@@ -91,12 +94,16 @@ class Ticker:
 
     async def _tick_safely(self) -> None:
         failures = 0
-        while True:
+        while not self._stopping:
             self.tried_at = boottime()
             try:
                 async with self._ticking:
                     await self.tick_once()
                 return
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
+                return  # APScheduler would tell of an error
             except UNAVAILABLE as error:
                 failures += 1
                 if failures == 1:
@@ -117,6 +124,8 @@ class Ticker:
         if early < 1:  # came just before the mark
             await asyncio.sleep(early)
             moment += timedelta(seconds=early)
+        if self._stopping:
+            return
         started = boottime()
         for _ in range(_AGAIN_TIMES):
             while await self._batch(moment) == _BATCH:

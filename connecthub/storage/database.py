@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 CHANNEL = "connecthub"
 CONNECT_TIMEOUT_S = 10.0
-_CLOSE_TIMEOUT_S = 2.0
+_CLOSE_TIMEOUT_S = 1.0
 _SESSION = {
     "application_name": "connecthub",
     # A stopped hub must not hold locks for longer than this.
@@ -119,7 +119,8 @@ class Database:
             else:
                 yield connection
         except (TimeoutError, asyncio.CancelledError):
-            connection.terminate()
+            with suppress(asyncpg.InterfaceError):  # it has ended by itself
+                connection.terminate()
             raise
         except asyncpg.ReadOnlySQLTransactionError:
             await self.pool.expire_connections()  # the writable server may be another one by now

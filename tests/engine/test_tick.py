@@ -6,11 +6,19 @@ import json
 from datetime import timedelta
 from itertools import pairwise
 
+import asyncpg
+import pytest
+
 from connecthub.engine.tick import Ticker
 from connecthub.metrics import Metrics
 from connecthub.storage import requests
 from connecthub.storage.audit import Actor
 from tests.engine.conftest import Rig
+
+_WAITING = (
+    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    " AND query LIKE '%FROM jobs%FOR NO KEY UPDATE%'"
+)
 
 
 class Ticks:
@@ -176,3 +184,24 @@ def test_runs_of_one_job_follow_each_other_unless_overlap_is_allowed(rig: Rig) -
     assert len(rows) >= 5
     for before, after in pairwise(rows):
         assert before["finished_at"] <= after["started_at"]
+
+
+def test_a_tick_that_the_stop_of_its_hub_breaks_off_is_no_error(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And it does not begin again."""
+
+    async def hold() -> asyncpg.Connection[asyncpg.Record]:
+        connection = await asyncpg.connect(rig.dsn)
+        await connection.execute("BEGIN; LOCK TABLE jobs")
+        return connection
+
+    rig.job("a", "EchoJob", cron_expr="* * * * *")
+    Ticks(rig).due("a", 0)
+    holder = rig.do(hold())
+    rig.start_hub()
+    rig.until(lambda: rig.sql(_WAITING))
+    rig.stop_hub()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], caplog.text
+    rig.do(holder.close())
+    assert not rig.sql(_WAITING) and Ticks(rig).rows("a") == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import multiprocessing
 import os
 import sys
 import threading
@@ -131,6 +132,21 @@ class ExitJob(_Witnessed):
         self.tell(params, "begin")
         kinds: list[type[BaseException]] = [SystemExit, KeyboardInterrupt, StopIteration, GeneratorExit]
         raise {kind.__name__: kind for kind in kinds}[params["what"]]("bye")
+
+
+class ForkJob(_Witnessed):
+    """Forks children, as multiprocessing does, and tells each at once to end."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        self.tell(params, "begin")
+        ended = []
+        for _ in range(params["children"]):
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            child.start()
+            child.terminate()
+            child.join()
+            ended.append(child.exitcode)
+        return {**self.result(params), "ended": ended}
 
 
 class FloodJob(_Witnessed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 
 import httpx
@@ -50,6 +51,15 @@ def test_a_plugin_that_raises_what_ends_programs(stage: Stage, what: str) -> Non
     row = stage.wait(stage.run("a"), "FAILURE")
     assert row["reason"] == "exception" and what in row["message"]
     assert stage.wait(stage.run("b"))["status"] == "SUCCESS"
+
+
+def test_what_a_plugin_forks_ends_when_it_is_told_to_and_its_hub_does_not(stage: Stage) -> None:
+    stage.job("a", "ForkJob", {"children": 20})
+    stage.job("b", "AsyncJob")
+    hub = stage.hub()
+    assert json.loads(stage.wait(stage.run("a"))["result"])["ended"] == [-signal.SIGTERM] * 20
+    assert stage.wait(stage.run("b"))["status"] == "SUCCESS"
+    assert "stopping" not in hub.log and hub.stop() == 0, "a signal to the hub itself still counts"
 
 
 def test_a_thread_beyond_its_timeout_keeps_its_place_and_counts_as_going(stage: Stage) -> None:

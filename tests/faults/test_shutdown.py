@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
+import asyncpg
 import pytest
 
 from tests.faults.stage import Stage
@@ -89,14 +90,28 @@ def test_a_run_that_ends_within_the_grace_is_a_success(stage: Stage) -> None:
 
 
 def test_the_grace_may_be_longer_than_the_lease(stage: Stage) -> None:
-    stage.hub(CONNECTHUB_POOL__SHUTDOWN_GRACE_S="15")
-    stage.job("a", "ThreadJob", {"seconds": 8})
+    hub = stage.hub(CONNECTHUB_POOL__SHUTDOWN_GRACE_S="60")
+    until = stage.folder / "until"
+    stage.job("a", "WaitForFileJob", {"until": str(until), "stubborn": True})
     run_id = stage.run("a")
     stage.until(lambda: stage.told("begin"))
     other = stage.hub()
-    took = stop(stage)
-    assert took >= 6 and stage.row(run_id)["status"] == "SUCCESS"
-    assert "LOST" not in other.log and stage.judge().is_clean, "heartbeats go on meanwhile"
+    hub.kill(signal.SIGTERM)
+    stage.until(lambda: "stopping" in hub.log)
+    lease_ends = stage.row(run_id)["lease_expires_at"]
+    stage.until(lambda: stage.value("SELECT clock_timestamp() > $1", lease_ends))
+    orphan = stage.sql(
+        "INSERT INTO job_logs"
+        " (job_id, revision_id, trigger, status, idempotency_key, worker_id, lease_expires_at)"
+        " SELECT id, revision_id, 'manual', 'RUNNING', 'k', gen_random_uuid(), $1 FROM jobs RETURNING id",
+        lease_ends,
+    )[0]["id"]
+    stage.wait(orphan, "LOST")  # the other hub has looked whose lease is over
+    assert stage.row(run_id)["status"] == "RUNNING", "heartbeats go on meanwhile"
+    until.touch()
+    assert hub.process.wait(MOST_S) == 0
+    assert stage.row(run_id)["status"] == "SUCCESS"
+    assert f"[{run_id}]" not in other.log and stage.judge().is_clean
 
 
 def test_a_second_signal_ends_it_at_once_and_the_next_start_recovers(stage: Stage) -> None:
@@ -133,6 +148,37 @@ def test_it_ends_although_the_database_does_not_answer(stage: Stage, state: str)
     stage.until(lambda: stage.told("end"))
     assert stop(stage) <= MOST_S
     assert stage.row(run_id)["status"] == "RUNNING"
+    stage.hub()
+    assert stage.wait(run_id)["status"] == "SUCCESS", hub.log
+    assert stage.judge().is_clean
+
+
+def test_it_ends_although_neither_a_heartbeat_nor_its_rollback_is_answered(stage: Stage) -> None:
+    """With a lease of a minute that would be waited for for half a minute."""
+
+    async def hold(run_id: int) -> asyncpg.Connection[asyncpg.Record]:
+        connection = await asyncpg.connect(stage.postgres.dsn)
+        await connection.execute(f"BEGIN; SELECT FROM job_logs WHERE id = {run_id} FOR UPDATE")
+        return connection
+
+    proxy = stage.proxy()
+    hub = stage.hub(proxy, CONNECTHUB_POOL__LEASE_S="60", CONNECTHUB_POOL__HEARTBEAT_S="0.5")
+    until = stage.folder / "until"
+    stage.job("a", "WaitForFileJob", {"until": str(until)})
+    run_id = stage.run("a")
+    stage.until(lambda: stage.told("begin"))
+    holder = stage.do(hold(run_id))
+    stage.until(
+        lambda: stage.sql(
+            "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND query LIKE '%SET lease_expires_at = clock_timestamp()%'"
+        )
+    )
+    proxy.drop()
+    until.touch()
+    stage.until(lambda: stage.told("end"))
+    assert stop(stage) <= MOST_S
+    stage.do(holder.close())
     stage.hub()
     assert stage.wait(run_id)["status"] == "SUCCESS", hub.log
     assert stage.judge().is_clean
