@@ -174,7 +174,7 @@ def disable(settings: Settings, job_ids: tuple[str, ...], as_json: bool) -> None
 def _switch(settings: Settings, job_ids: tuple[str, ...], enabled: bool, as_json: bool) -> None:
     async def switch(db: Database) -> list[str]:
         await _weigh(db, job_ids)
-        return await job_changes.switch_jobs(db, job_ids, enabled, command_line())
+        return (await job_changes.switch_jobs(db, job_ids, enabled, command_line())).job_ids
 
     changed = do(settings, switch)
     if as_json:

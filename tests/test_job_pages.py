@@ -123,15 +123,16 @@ def test_switching_clearing_and_deleting_many(hub: Hub) -> None:
 
     ids = "a-1\nb-1"
     answer = hub.post("/admin/jobs-bulk/disable", ids=ids, back="/admin/jobs/list?q=x")
-    assert answer.headers["location"] == "/admin/jobs/list?q=x&said=disabled&n=2&undo=a-1%0Ab-1"
+    start = "/admin/jobs/list?q=x&said=disabled"
+    assert answer.headers["location"].startswith(f"{start}&n=2&undo=")
     assert not hub.sql("SELECT FROM jobs WHERE enabled")
     page = hub.page(answer.headers["location"])
     assert "Disabled 2 Jobs." in page and 'action="/admin/jobs-bulk/enable"' in page and ">Undo<" in page
     hub.post("/admin/jobs-bulk/enable", ids="a-1")
     answer = hub.post("/admin/jobs-bulk/disable", ids=ids, back="/admin/jobs/list?q=x&said=enabled&n=1")
-    assert answer.headers["location"] == "/admin/jobs/list?q=x&said=disabled&n=1&undo=a-1", (
-        "what was not changed"
-    )
+    [entry] = hub.sql("SELECT max(id) AS id FROM audit WHERE action = 'job.disable'")
+    undo = f"{entry['id']}-{entry['id']}"
+    assert answer.headers["location"] == f"{start}&n=1&undo={undo}", "what was not changed is not undone"
     assert "Disabled 1 Job." in hub.page(answer.headers["location"])
     assert (
         hub.post("/admin/jobs-bulk/enable", ids=ids, back="//evil")
@@ -155,6 +156,32 @@ def test_switching_clearing_and_deleting_many(hub: Hub) -> None:
         *["job.disable"] * 2, "job.enable", "job.disable", *["job.enable"] * 2, *["job.clear"] * 2,
         "run.cancel", *["job.delete"] * 2,
     ]  # fmt: skip
+
+
+def test_an_action_on_any_number_of_jobs_can_be_undone(hub: Hub) -> None:
+    for number in range(40):
+        insert_job(hub, f"{'long-id-' * 20}{number}")
+    hub.sql("UPDATE jobs SET enabled = false WHERE id LIKE '%39'")
+    insert_job(hub, "other")
+    hub.post("/admin/jobs-bulk/disable", ids="other")
+    page = hub.page("/admin/jobs-bulk/confirm?action=disable&all=1&q=long-id")
+    ids = re.search(r'name="ids" value="([^"]*)"', page)
+    assert ids
+    answer = hub.post("/admin/jobs-bulk/disable", ids=ids[1])
+    page = hub.page(answer.headers["location"])
+    undo = re.search(r'bulk/enable"[^>]*>\s*<input type="hidden" name="undo" value="([^"]+)"', page)
+    assert undo and "39 Jobs" in page and len(answer.headers["location"]) < 200
+    add_user(hub, "wang", "operator")
+    hub.log_in("wang")
+    answer = hub.post("/admin/jobs-bulk/enable", undo=undo[1])
+    assert "n=0" in answer.headers["location"], "nobody undoes what somebody else did"
+    hub.log_in()
+    answer = hub.post("/admin/jobs-bulk/enable", undo=undo[1])
+    assert "n=39" in answer.headers["location"]
+    still = hub.sql("SELECT id FROM jobs WHERE NOT enabled ORDER BY id")
+    assert [row["id"][-2:] for row in still] == ["39", "er"], "what was so before, and what another click did"
+    for odd in ("x", "1", "1-", "9" * 30 + "-1", "2-1", "-1-2"):
+        assert "n=0" in hub.post("/admin/jobs-bulk/enable", undo=odd).headers["location"], odd
 
 
 def test_running_many_and_all_that_match(hub: Hub) -> None:
@@ -503,6 +530,36 @@ def test_any_two_revisions_are_compared_without_a_secret(formed: Hub) -> None:
     assert 'id="compared"' not in same
     for wrong in ("of=1&of=99", "of=x&of=1", "of=-1&of=1", f"of=1&of={'9' * 30}"):
         assert 'id="compared"' not in formed.page(f"/admin/jobs/details/sync-1?tab=revisions&{wrong}")
+
+
+def test_every_saved_change_is_reached_page_by_page(hub: Hub) -> None:
+    insert_job(hub)
+    for priority in range(1, 125):
+        hub.sql("UPDATE jobs SET priority = $1", priority)
+    seen: list[int] = []
+    query, page = "", ""
+    for _ in range(4):
+        page = hub.page(f"/admin/jobs/details/sync-1?tab=revisions{query}")
+        shown = re.findall(r'name="of" value="(\d+)" +> <strong>', page)
+        assert len(shown) <= 50
+        seen += map(int, shown)
+        older = re.search(r'name="before" value="(\d+)">older', page)
+        if not older:
+            break
+        query = f"&before={older[1]}"
+    assert seen == list(range(125, 0, -1)), "all of them, newest first, none twice"
+    assert "The Job was made." in page and "/admin/jobs/restore/1/sync-1" in page
+    # The oldest of a page tells what it changed although the one before it is on the next.
+    page = hub.page("/admin/jobs/details/sync-1?tab=revisions")
+    assert page.split("Revision 76<")[1].count("<del>74</del>") == 1
+    # A tick goes along, and two of different pages are compared.
+    page = hub.page("/admin/jobs/details/sync-1?tab=revisions&before=76&of=120")
+    assert 'name="of" value="120" checked>' in page and "newest" in page
+    page = hub.page("/admin/jobs/details/sync-1?tab=revisions&before=76&of=120&of=3")
+    compared = page.split('id="compared"')[1].split("</section>")[0]
+    assert "<del>2</del>" in compared and "<ins>119</ins>" in compared
+    for odd in ("x", "-1", "0", "9" * 30, "1"):
+        hub.page(f"/admin/jobs/details/sync-1?tab=revisions&before={odd}&of={odd}&of=2")
 
 
 def test_secrets_tell_when_and_by_whom_each_was_set(formed: Hub) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from html import unescape
+import re
+from html import escape, unescape
+from urllib.parse import unquote, urljoin, urlsplit
 
 from tests.web_hub import CANARY, GOOD, Hub, errors_of, insert_job
 
@@ -105,6 +107,51 @@ def test_the_classes_of_a_handler_check_its_fields(hub: Hub) -> None:
     assert hub.post("/admin/jobs/create", **typed).status_code == 303
     # What was stored is checked as well when it is kept.
     assert hub.post("/admin/jobs/edit/sync-1", **{**typed, "secret_cfg": ""}).status_code == 303
+
+
+ODD_IDS = [
+    ".", "..", "a\nb", "\n", "a\n", "a\r\nb", "~2e", "~7e3265", "~2E", "~x", "~", "a/../b", "run", "a/run",
+    "x?y#z", "名/\\ &amp;", "-" * 300, "<b>",
+]  # fmt: skip
+
+
+def links_to(page: str, start: str) -> list[str]:
+    """Where a page leads to below `start`; no part of a path may be what browsers take for a step."""
+    hrefs = re.findall(r'(?:href|action|data-confirm)="([^"]*)', page)
+    found = [urljoin("http://x/admin/", unescape(href)).removeprefix("http://x") for href in hrefs]
+    for path in found:
+        assert not {".", ".."} & set(map(unquote, urlsplit(path).path.split("/"))), path
+    return [path for path in found if path.startswith(start)]
+
+
+def test_a_job_may_be_called_anything_and_is_reached_by_the_links_of_the_list(hub: Hub) -> None:
+    for job_id in ODD_IDS:  # by SQL: the form refuses such ids
+        insert_job(hub, job_id)
+    for job_id in ODD_IDS:
+        listed = hub.client.get("/admin/jobs/list", params={"q": job_id}).text
+        rows = [row for row in listed.split("<tr data-key=")[1:] if unescape(row.split('"')[1]) == job_id]
+        assert len(rows) == 1, job_id
+        [run_path] = {path for path in links_to(rows[0], "/admin/jobs/") if path.endswith("/run")}
+        [page_path] = {path for path in links_to(rows[0], "/admin/jobs/details/") if "?" not in path}
+        [edit_path] = set(links_to(rows[0], "/admin/jobs/edit/"))
+        assert f'data-copy="{escape(job_id)}"' in hub.client.get(page_path).text, job_id
+        assert hub.client.get(f"{page_path}?tab=revisions").status_code == 200, job_id
+        assert hub.post(edit_path, **{**GOOD, "priority": "7"}).status_code == 303, job_id
+        assert hub.post(run_path).status_code == 303
+        hub.sql("UPDATE job_logs SET status = 'SUCCESS', finished_at = now()")
+        for action in ("disable", "clear", "delete"):
+            confirmations = links_to(rows[0], "/admin/jobs-bulk/confirm")
+            page = hub.client.get(next(path for path in confirmations if f"={action}" in path)).text
+            assert "No Job is selected" not in page, (job_id, action)
+            fields = re.findall(r'name="(ids|back)" value="([^"]*)"', page)
+            form = {name: unescape(value) for name, value in fields}
+            typed = " ".join(job_id.split()) if action == "delete" else ""
+            answer = hub.post(f"/admin/jobs-bulk/{action}", **form, typed=typed)
+            assert answer.status_code == 303 and "n=1" in answer.headers["location"], (job_id, action)
+        assert not hub.sql("SELECT FROM jobs WHERE id = $1", job_id), job_id
+        runs = hub.sql("SELECT object FROM audit WHERE action = 'job.run' ORDER BY id DESC LIMIT 1")
+        assert runs[0]["object"] == job_id
+    assert not hub.sql("SELECT FROM jobs")
 
 
 def test_a_job_may_be_called_like_an_address_and_yet_only_it_is_run(hub: Hub) -> None:

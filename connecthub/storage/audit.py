@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from connecthub.storage.database import Connected, Database
 
 _RECORD = """
-INSERT INTO audit (username, action, object, address, detail) VALUES ($1, $2, $3, $4, $5::jsonb)
+INSERT INTO audit (username, action, object, address, detail) VALUES ($1, $2, $3, $4, $5::jsonb) RETURNING id
 """
 # Newest first; `$6`: only rows before this one, which is how pages go on without counting.
 _READ = """
@@ -52,10 +52,10 @@ async def record(
     object: str,
     address: str | None,
     detail: dict[str, Any] | None = None,
-) -> None:
-    """Add one row. `detail` must never hold a secret: of secret_cfg only the names of its keys."""
+) -> int:
+    """Add one row; its id. `detail` must never hold a secret: of secret_cfg only the names of its keys."""
     text = json.dumps(detail or {}, ensure_ascii=False)
-    await connection.execute(_RECORD, username, action, object, address, text)
+    return int(await connection.fetchval(_RECORD, username, action, object, address, text))
 
 
 async def read_audit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -34,14 +35,38 @@ SELECT job_id, count(*) AS records FROM gone GROUP BY job_id ORDER BY job_id
 """
 
 
-async def switch_jobs(db: Database, job_ids: Sequence[str], enabled: bool, actor: Actor) -> list[str]:
-    """Enable or disable Jobs; the ids of those that were not so before."""
-    action = "job.enable" if enabled else "job.disable"
+@dataclass(frozen=True)
+class Switched:
+    """Jobs that were switched, and the entries of the audit that say so."""
+
+    job_ids: list[str]
+    entries: list[int]
+
+
+def _action(enabled: bool) -> str:
+    return "job.enable" if enabled else "job.disable"
+
+
+async def switch_jobs(db: Database, job_ids: Sequence[str], enabled: bool, actor: Actor) -> Switched:
+    """Enable or disable Jobs; those that were not so before."""
     async with db.transaction(actor.username) as connection:
         rows = await connection.fetch(_SWITCH, list(job_ids), enabled)
-        for row in rows:
-            await audit.record(connection, actor.username, action, row["id"], actor.address)
-    return [row["id"] for row in rows]
+        entries = [
+            await audit.record(connection, actor.username, _action(enabled), row["id"], actor.address)
+            for row in rows
+        ]
+    return Switched([row["id"] for row in rows], entries)
+
+
+async def switched_jobs(db: Database, entries: tuple[int, int], enabled: bool, actor: Actor) -> list[str]:
+    """What the actor has switched so, by the first and the last of those entries of the audit."""
+    rows = await db.fetch(
+        "SELECT object FROM audit WHERE id BETWEEN $1 AND $2 AND username = $3 AND action = $4 ORDER BY id",
+        *entries,
+        actor.username,
+        _action(enabled),
+    )
+    return [row["object"] for row in rows]
 
 
 async def clear_runs(db: Database, job_ids: Sequence[str], actor: Actor) -> int:

@@ -15,8 +15,8 @@ from starlette.routing import Route
 from connecthub.storage.audit import AuditFilter, read_audit
 from connecthub.storage.database import Database
 from connecthub.web.csv_file import csv_response
-from connecthub.web.display import segment
 from connecthub.web.frame import Page
+from connecthub.web.paths import segment
 from connecthub.words import LANGUAGES, say
 
 _PAGE = 50

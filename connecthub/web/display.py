@@ -13,7 +13,7 @@ from jinja2.runtime import Context
 
 from connecthub import cron
 from connecthub.errors import ScheduleError
-from connecthub.web import times
+from connecthub.web import paths, times
 from connecthub.web.charts import progress
 from connecthub.web.live import version
 from connecthub.web.roles import may
@@ -48,7 +48,8 @@ def install(env: jinja2.Environment) -> None:
         when=times.when,
         clock=_clock,
         pretty=pretty,
-        segment=segment,
+        segment=paths.segment,
+        listed=paths.listed,
         version=version,
         from_json=json.loads,
         fire=times.fire,
@@ -95,11 +96,6 @@ def next_fire(
         return cron.next_fire(cron_expr, zone, schedule_from)
     except ScheduleError:
         return None
-
-
-def segment(text: str) -> str:
-    """`text` as one part of a path. The id `run` is written otherwise than the action, see RunRoute."""
-    return "%72un" if text == "run" else quote(text, safe=":")
 
 
 @jinja2.pass_context

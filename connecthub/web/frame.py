@@ -14,8 +14,9 @@ from connecthub.storage.database import Database
 from connecthub.storage.frame import job_exists, pause_outlook
 from connecthub.storage.requests import set_paused
 from connecthub.web.auth import HOME, actor, inside
-from connecthub.web.display import link_to, segment
+from connecthub.web.display import link_to
 from connecthub.web.fields import read_form
+from connecthub.web.paths import segment
 
 
 class Page(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,8 +13,7 @@ from uuid import UUID
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Match, Route
-from starlette.types import Scope
+from starlette.routing import BaseRoute, Route
 
 from connecthub.definitions.check import Typed, merge_params
 from connecthub.definitions.differences import differences, for_audit, overrides
@@ -23,15 +23,22 @@ from connecthub.errors import NotFoundError, RefusedError
 from connecthub.plugins.discover import Catalogue
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
-from connecthub.storage.job_changes import clear_runs, delete_jobs, restore_revision, switch_jobs
+from connecthub.storage.job_changes import (
+    clear_runs,
+    delete_jobs,
+    restore_revision,
+    switch_jobs,
+    switched_jobs,
+)
 from connecthub.storage.job_pages import job_health, matching_ids, read_revision, weigh
 from connecthub.storage.jobs import read_job
 from connecthub.storage.requests import request_run
 from connecthub.web.auth import actor
-from connecthub.web.display import FLASH, segment
+from connecthub.web.display import FLASH
 from connecthub.web.fields import read_form, token_of
 from connecthub.web.guard import wants_json
 from connecthub.web.job_views import asked
+from connecthub.web.paths import RunRoute, ids_in, segment
 from connecthub.web.routes import RefusedRequest
 from connecthub.web.views import pretty
 from connecthub.words import say
@@ -39,20 +46,7 @@ from connecthub.words import say
 Page = Callable[..., Awaitable[Response]]
 ACTIONS = ("run", "enable", "disable", "clear", "delete")
 _LIST = "/admin/jobs/list"
-_LONGEST_UNDO = 2000  # characters of ids that an address has room for
 _NAMED = 5  # so many names are told, the others counted
-
-
-class RunRoute(Route):
-    """Matches where the path, as it was sent, ends in `/run`: a Job may be called `run`, or `a/run`.
-
-    Links of the admin write such ids so that no part of them looks like it: see `segment`.
-    """
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As Route does, for what is not part of an id."""
-        sent: bytes = scope.get("raw_path") or b"/run"
-        return super().matches(scope) if sent.endswith(b"/run") else (Match.NONE, {})
 
 
 class JobActions:
@@ -66,15 +60,15 @@ class JobActions:
         post, both = ["POST"], ["GET", "POST"]
         return [
             # First: a Job that came by SQL may be called "delete", and running it must delete no other.
-            RunRoute("/jobs/{job_id:path}/run", self.run, name="run", methods=both),
+            RunRoute("/jobs/{job_id:job}/run", self.run, name="run", methods=both),
             Route("/jobs-bulk/confirm", self.confirm, name="job_confirm"),
             Route("/jobs-bulk/run", self.run_many, name="job_run_many", methods=post),
             Route("/jobs-bulk/enable", self.enable, name="job_enable", methods=post),
             Route("/jobs-bulk/disable", self.disable, name="job_disable", methods=post),
             Route("/jobs-bulk/clear", self.clear, name="job_clear", methods=post),
             Route("/jobs-bulk/delete", self.delete, name="job_delete", methods=post),
-            Route("/jobs/delete/{pk:path}", self.delete, name="delete", methods=post),
-            Route("/jobs/restore/{number:int}/{pk:path}", self.restore, name="job_restore", methods=both),
+            Route("/jobs/delete/{pk:job}", self.delete, name="delete", methods=post),
+            Route("/jobs/restore/{number:int}/{pk:job}", self.restore, name="job_restore", methods=both),
         ]
 
     async def confirm(self, request: Request) -> Response:
@@ -82,7 +76,7 @@ class JobActions:
         action = request.query_params.get("action", "")
         if action not in ACTIONS:
             raise HTTPException(400, "bad_request")
-        ids = request.query_params.getlist("id")
+        ids = ids_in("\n".join(request.query_params.getlist("id")))
         if request.query_params.get("all") == "1":
             ids = await matching_ids(self._database, asked(request)[0])
         if action == "run" and len(ids) == 1:
@@ -118,8 +112,14 @@ class JobActions:
 
     async def _switch(self, request: Request, enabled: bool) -> Response:
         form = await read_form(request)
-        changed = await switch_jobs(self._database, _ids(form), enabled, actor(request))
-        return _back(form, "enabled" if enabled else "disabled", len(changed), "\n".join(changed))
+        undone = re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})", form.get("undo", ""))
+        ids = _ids(form)
+        if undone:
+            span = int(undone[1]), int(undone[2])
+            ids = await switched_jobs(self._database, span, not enabled, actor(request))
+        changed = await switch_jobs(self._database, ids, enabled, actor(request))
+        undo = f"{changed.entries[0]}-{changed.entries[-1]}" if changed.entries else ""
+        return _back(form, "enabled" if enabled else "disabled", len(changed.job_ids), undo)
 
     async def run_many(self, request: Request) -> Response:
         """Start one run of each Job."""
@@ -147,7 +147,7 @@ class JobActions:
             if wants_json(request.headers):
                 raise RefusedRequest(409, say(language, "delete_refused"))
             return await self._confirm_page(request, "delete", ids, form.get("back", _LIST), 409)
-        if form.get("typed", "").strip() != word.strip():
+        if form.get("typed", "").split() != word.split():  # no input holds a line break
             wrong = say(language, "error.typed", word=word)
             if wants_json(request.headers):
                 raise RefusedRequest(400, wrong)
@@ -254,15 +254,15 @@ def inside(path: str, without: str = "\n") -> str:
 
 
 def _ids(form: dict[str, str]) -> list[str]:
-    return list(dict.fromkeys(filter(None, form.get("ids", "").split("\n"))))
+    return ids_in(form.get("ids", ""))
 
 
 def _back(form: dict[str, str], said: str, count: int, undo: str = "") -> Response:
-    """Where the person came from, with what was done; `undo`: the ids to take it back for."""
+    """Where the person came from, with what was done; `undo`: the entries of the audit that take it back."""
     url = urlsplit(inside(form.get("back", _LIST)))
     query = [(name, value) for name, value in parse_qsl(url.query) if name not in FLASH]
     query += [("said", said), ("n", str(count))]
-    if undo and len(undo) < _LONGEST_UNDO:
+    if undo:
         query.append(("undo", undo))
     return RedirectResponse(f"{url.path}?{urlencode(query)}", 303)
 

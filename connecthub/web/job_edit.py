@@ -61,7 +61,7 @@ class JobEditor:
         both = ["GET", "POST"]
         return [
             Route("/jobs/create", self.create, name="create", methods=both),
-            Route("/jobs/edit/{pk:path}", self.edit, name="edit", methods=both),
+            Route("/jobs/edit/{pk:job}", self.edit, name="edit", methods=both),
             Route("/jobs/preview", self.preview, name="job_preview", methods=["POST"]),
         ]
 

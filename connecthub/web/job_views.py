@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Any, ClassVar, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -158,8 +159,7 @@ class JobAdmin(HubView, model=Job):
             context["secrets_saved"] = last_changed(await secret_revisions(self.database, job_id), self.vault)
             context["fields"] = {one.name: one for one in fields_of(handler.params if handler else None)}
         elif tab == "revisions":
-            context["revisions"] = await self._revisions(job_id)
-            context["compared"] = await self._compared(request, job_id)
+            context |= await self._revisions(request, job_id)
         elif tab == "why":
             context |= await self._why(request, job, now)
         return context
@@ -187,19 +187,29 @@ class JobAdmin(HubView, model=Job):
             "wrong_schedule": job["schedule_error"],
         }
 
-    async def _revisions(self, job_id: str) -> Sequence[Revision]:
-        """Each revision with what it changed; None for the first one, and for the oldest that is shown."""
-        rows = await list_revisions(self.database, job_id, _REVISIONS + 1)
-        older = [*rows[1:], None]
-        return [
-            (row, None if before is None else differences(dict(before), dict(row), self.vault))
-            for row, before in zip(rows, older, strict=True)
-        ][:_REVISIONS]
+    async def _revisions(self, request: Request, job_id: str) -> dict[str, Any]:
+        """A page of revisions, newest first, each with what it changed, and how the two ticked ones differ.
 
-    async def _compared(self, request: Request, job_id: str) -> tuple[Row, Row, Sequence[Change]] | None:
-        """The two revisions that the URL names, older first, and how they differ."""
-        numbers = sorted({int(text) for text in request.query_params.getlist("of") if _is_number(text)})[:2]
-        rows = [await read_revision(self.database, job_id, number) for number in numbers]
+        There is no telling what the first one changed, nor the oldest that is kept.
+        """
+        asked = request.query_params
+        before = int(asked["before"]) if _is_number(asked.get("before", "")) else 2**31 - 1
+        rows = await list_revisions(self.database, job_id, _REVISIONS + 1, before)
+        changed: list[Revision] = [
+            (row, None if older is None else differences(dict(older), dict(row), self.vault))
+            for row, older in zip_longest(rows, rows[1:])
+        ]
+        ticked = sorted({int(text) for text in asked.getlist("of") if _is_number(text)})[:2]
+        return {
+            "revisions": changed[:_REVISIONS],
+            "older": rows[_REVISIONS - 1]["number"] if len(rows) > _REVISIONS else None,
+            "ticked": ticked,
+            "compared": await self._compared(job_id, ticked),
+        }
+
+    async def _compared(self, job_id: str, ticked: Sequence[int]) -> tuple[Row, Row, Sequence[Change]] | None:
+        """The two ticked revisions, older first, and how they differ."""
+        rows = [await read_revision(self.database, job_id, number) for number in ticked]
         if len(rows) != 2 or rows[0] is None or rows[1] is None:
             return None
         return rows[0], rows[1], differences(dict(rows[0]), dict(rows[1]), self.vault)

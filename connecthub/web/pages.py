@@ -96,7 +96,7 @@ class HubAdmin(Admin):
             Route("/joblogs/{log_id}/retry", runs.retry, name="retry", methods=post),
             Route("/joblogs/{log_id}/cancel", runs.cancel, name="cancel", methods=post),
             Route("/{identity}/list", self.list, name="list"),
-            Route("/{identity}/details/{pk:path}", self.details, name="details"),
+            Route("/{identity}/details/{pk:job}", self.details, name="details"),
         ]
 
     def _user_view(self) -> UserAdmin:

@@ -12,7 +12,7 @@ from markupsafe import escape
 
 from connecthub.errors import DatabaseError
 from connecthub.storage.pending import migrate
-from connecthub.web.display import segment
+from connecthub.web.paths import segment
 from tests.installation import Site
 from tests.program import Person, Program
 from tests.test_adoption import JOBS, KEY, OA, check_adopted, load, sql
