@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -31,8 +30,10 @@ def run(settings: Settings, command: list[str]) -> int:
     def on_signal(number: int, frame: object) -> None:
         if stop.is_set():
             hub.kill()
+        else:
+            _say("the hub drains and ends; a second signal ends it at once")
         stop.set()
-        hub.terminate()
+        hub.drain()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
@@ -42,10 +43,11 @@ def run(settings: Settings, command: list[str]) -> int:
     for changes in watch(*folders, watch_filter=PythonFilter(), stop_event=stop, raise_interrupt=False):
         names = sorted({Path(file).name for _, file in changes})
         _say(f"{', '.join(names[:5])} changed: the hub drains and starts again")
-        hub.terminate()
+        hub.drain()
         hub.wait()
         if not stop.is_set():
             hub.start()
+    hub.drain()  # the signal may have come while it was started
     return hub.wait()
 
 
@@ -61,6 +63,7 @@ class _Child:
     def __init__(self, command: list[str]) -> None:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
+        self._drained: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         # A session of its own: Ctrl-C is for this process. Should this one be killed, the pipe ends.
@@ -71,8 +74,10 @@ class _Child:
             start_new_session=True,
         )
 
-    def terminate(self) -> None:
-        if self._process is not None:
+    def drain(self) -> None:
+        """Ask it to end, once: a hub that is asked again ends at once, whatever runs."""
+        if self._process is not None and self._process is not self._drained:
+            self._drained = self._process
             self._process.terminate()
 
     def kill(self) -> None:
@@ -84,4 +89,4 @@ class _Child:
 
 
 def _say(text: str) -> None:
-    print(f"dev: {text}", file=sys.stderr, flush=True)
+    os.write(2, f"dev: {text}\n".encode())  # a signal may come while something else is printed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from connecthub.errors import RefusedError
 from connecthub.plugins import BaseJob
 from connecthub.testing import Ran
 from tests.program import ROOT
+from tests.web_hub import fetch, run
 
 pytest_plugins = ["connecthub.testing"]
 
@@ -30,6 +32,7 @@ CANARY = "canary-77ab-token"
 JOBS = """
 import asyncio
 import logging
+import os
 import sys
 import time
 
@@ -62,6 +65,13 @@ class WaitJob(BaseJob):
     async def run(self, params, secrets):
         print("begun")
         await asyncio.sleep(600)
+
+
+class GateJob(BaseJob):
+    def run(self, params, secrets):
+        print("at the gate")
+        while not os.path.exists("gate"):
+            time.sleep(0.05)
 
 
 class StubbornJob(BaseJob):
@@ -258,11 +268,16 @@ def test_the_fixture_cancels_fails_and_refuses(run_job: Callable[..., Ran]) -> N
 class Dev:
     """`connecthub dev` in a folder; `lines` come as they are printed."""
 
-    def __init__(self, folder: Path, dsn: str, port: int = 0) -> None:
+    def __init__(self, folder: Path, dsn: str, port: int = 0, path: Path = ROOT) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "connecthub", "dev"],
             cwd=folder,
-            env={**environ(), "CONNECTHUB_DATABASE__URL": dsn, "CONNECTHUB_SERVER__PORT": str(port)},
+            env={
+                **environ(),
+                "PYTHONPATH": str(path),
+                "CONNECTHUB_DATABASE__URL": dsn,
+                "CONNECTHUB_SERVER__PORT": str(port),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -296,8 +311,8 @@ class Dev:
 
 
 @contextmanager
-def developing(folder: Path, dsn: str) -> Iterator[Dev]:
-    dev = Dev(folder, dsn)
+def developing(folder: Path, dsn: str, path: Path = ROOT) -> Iterator[Dev]:
+    dev = Dev(folder, dsn, path=path)
     try:
         dev.wait("ConnectHub is at")
         yield dev
@@ -315,6 +330,39 @@ def test_dev_starts_again_on_a_change_and_takes_its_hub_along(folder: Path, dsn:
         dev.process.send_signal(signal.SIGINT)
         assert dev.process.wait(90) == 0
         dev.wait("connecthub.daemon: stopped", 2)
+
+
+def test_ctrl_c_while_it_drains_lets_the_run_end(folder: Path, dsn: str) -> None:
+    handler = "devjobs.jobs:GateJob"
+    run(
+        fetch(
+            dsn, f"INSERT INTO jobs (id, cron_expr, handler_path) VALUES ('gate', '0 0 1 1 *', '{handler}')"
+        )
+    )
+    with developing(folder, dsn) as dev:
+        words = [sys.executable, "-m", "connecthub", "job", "run", "gate"]
+        subprocess.run(words, cwd=folder, env={**environ(), "CONNECTHUB_DATABASE__URL": dsn}, check=True)
+        dev.wait("at the gate")
+        (folder / "devjobs" / "jobs.py").write_text(JOBS + "\n# changed\n")
+        dev.wait("stopping: no new runs")
+        dev.process.send_signal(signal.SIGINT)
+        dev.wait("a second signal ends it at once")
+        (folder / "gate").touch()
+        assert dev.process.wait(90) == 0
+    assert run(fetch(dsn, "SELECT status FROM job_logs"))[0]["status"] == "SUCCESS"
+
+
+def test_dev_follows_the_hubs_own_code_and_a_mistake_in_it(folder: Path, dsn: str) -> None:
+    """On a copy of the hub, whose code may be broken and mended."""
+    shutil.copytree(ROOT / "connecthub", folder / "connecthub")
+    code = folder / "connecthub" / "clock.py"
+    whole = code.read_text()
+    with developing(folder, dsn, path=folder) as dev:
+        code.write_text(whole + "def (")
+        dev.wait("clock.py changed: the hub drains and starts again")
+        dev.wait("SyntaxError")
+        code.write_text(whole)
+        dev.wait("ConnectHub is at", 2)
 
 
 def test_a_hub_ends_with_a_killed_dev(folder: Path, dsn: str) -> None:
