@@ -116,7 +116,12 @@ class PluginLoop:
         self.loop.call_soon_threadsafe(self._cancel, call)
 
     def is_blocked(self) -> bool:
-        """Whether the loop has not come round for BLOCKED_S; asks it to tell, for the next look."""
+        """Whether the loop has not come round for BLOCKED_S; asks it to tell, for the next look.
+
+        One that nothing waits for is left asleep.
+        """
+        if not (self._asked or self._pending or self.running):
+            return False
         now = boottime()
         if self._asked:
             return now - self.pulse > BLOCKED_S
