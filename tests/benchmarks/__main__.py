@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks [ROW ...]`: the table of docs/performance.md, measured here and now.
 
-Rows: nothing old waits ticks now long idle admin pages logs hubs sick, all of them without a name. `--due` Jobs
+Rows: nothing old peers waits ticks now long idle admin pages logs hubs sick, all of them without a name. `--due` Jobs
 on one mark, medians of `--times`, `--seconds` where a row lasts; `--full` takes the million Jobs, the ten
 million runs and the ten minutes of the goals. A wrong result is an error; a missed goal is only shown.
 """
@@ -17,13 +17,14 @@ from dataclasses import asdict
 from math import isinf
 from pathlib import Path
 
-from tests.benchmarks import bursts, long, people, ticks
+from tests.benchmarks import bursts, long, peers, people, ticks
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import HEAD, Figure, Size
 
 ROWS: dict[str, Callable[[Bench, Size], list[Figure]]] = {
     "nothing": bursts.nothing,
     "old": bursts.old,
+    "peers": peers.peers,
     "waits": bursts.waits,
     "ticks": ticks.ticks,
     "now": people.run_now,

@@ -128,7 +128,7 @@ def hubs(bench: Bench, size: Size) -> list[Figure]:
         bench.arm("none", bench.next_minute())
         bench.queue(2000)
         bench.settle(120)
-        rates[count] = quantile([_drain(bench, size.due) for _ in range(size.times)], 0.5)
+        rates[count] = quantile([drain(bench, size.due) for _ in range(size.times)], 0.5)
     for hub in running:
         bench.end(hub)
     return [
@@ -139,7 +139,7 @@ def hubs(bench: Bench, size: Size) -> list[Figure]:
     ]
 
 
-def _drain(bench: Bench, runs: int) -> float:
+def drain(bench: Bench, runs: int) -> float:
     """Runs a second, from when they are queued; each must have ended once, by one hub."""
     since = bench.value("SELECT clock_timestamp()")
     bench.queue(runs)
