@@ -43,6 +43,13 @@ def loading(rig: Rig) -> Iterator[int]:
     sample_jobs.released.set()
 
 
+async def locking(rig: Rig, table: str) -> asyncpg.Connection[asyncpg.Record]:
+    """A connection that holds the table until it is closed."""
+    connection = await asyncpg.connect(rig.dsn)
+    await connection.execute(f"BEGIN; LOCK TABLE {table}")
+    return connection
+
+
 def reading(hub: Hub, name: str) -> float:
     return next(one.value for one in hub.readings() if one.name == name)
 
@@ -157,6 +164,26 @@ def _patient(rig: Rig, statement: str) -> Any:
         return None
 
 
+def test_rule_19_a_claim_that_answers_while_its_hub_stops_is_given_back(
+    hub: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.job("a", "CountedJob")
+    holder = hub.do(locking(hub, "hub_state"))  # which each claim reads
+    hub.sql(
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key)"
+        " SELECT id, revision_id, 'manual', 'QUEUED', 'k' FROM jobs"
+    )
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%WITH ready%'"
+    hub.until(lambda: hub.sql(waiting))
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(hub.stop_hub)
+        hub.until(lambda: "stopping: no new runs" in caplog.text)
+        hub.do(holder.close())
+        stopping.result(20)
+    [row] = hub.sql("SELECT status, worker_id FROM job_logs")
+    assert (row["status"], row["worker_id"]) == ("QUEUED", None) and not sample_jobs.calls
+
+
 def test_rule_20_what_is_claimed_starts_though_the_hub_is_paused(hub: Rig) -> None:
     with loading(hub) as run_id:
         hub.do(requests.set_paused(hub.db, True, actor=LI))
@@ -225,13 +252,7 @@ def test_rule_3_a_fire_time_is_missed_after_two_minutes(late_s: int, status: str
 
 def test_a_hub_tells_of_itself_before_it_does_anything(rig: Rig) -> None:
     """A rotation of keys waits for the hubs that it finds."""
-
-    async def hold() -> asyncpg.Connection[asyncpg.Record]:
-        connection = await asyncpg.connect(rig.dsn)
-        await connection.execute("BEGIN; LOCK TABLE hubs")
-        return connection
-
-    holder = rig.do(hold())
+    holder = rig.do(locking(rig, "hubs"))
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(rig.start_hub)
         rig.until(lambda: rig.sql("SELECT FROM pg_locks WHERE relation = 'hubs'::regclass AND NOT granted"))
