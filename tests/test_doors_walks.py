@@ -197,6 +197,25 @@ def test_no_way_back_leads_elsewhere(hub: Hub) -> None:
         assert not [target for target in leads if not target.startswith(("/admin/", "#"))], page
 
 
+def test_a_form_in_the_frame_leads_back_to_the_page_as_it_was_sent(hub: Hub) -> None:
+    insert_job(hub, "a/../b")
+    path = "/admin/jobs/details/a%2F..%2Fb?tab=why&zone=%2B"
+    back = f'name="next" value="{path.replace("&", "&amp;")}"'
+    assert back in hub.client.get(path).text
+    # The answer to a form can only be had by sending it again: back to where it was filled in.
+    for referer, expected in (
+        (f"http://testserver{path}", back),
+        ("https://evil.example/x", 'name="next" value="/admin/"'),
+        ("http://[", 'name="next" value="/admin/"'),
+        ("", 'name="next" value="/admin/"'),
+    ):
+        answer = hub.post("/admin/joblogs/7/retry", headers={**OWN, "Referer": referer})
+        assert answer.status_code == 404 and expected in answer.text, referer
+    hub.client.cookies.clear()
+    answer = hub.client.get(path)
+    assert answer.headers["location"] == f"/admin/login?next={quote(path, safe='')}"
+
+
 def test_an_unknown_account_takes_as_long_as_a_wrong_password(stranger: Hub) -> None:
     add_user(stranger, "wang", "viewer")
 

@@ -200,6 +200,7 @@ def test_filters_find_what_they_name(hub: Hub) -> None:
         ("span=24h", [other, bad]), ("span=7d&status=SUCCESS", [other, good]), ("q=100%25", [bad]),
         ("q=of_it%5C", [bad]), ("q=ofxit", []), ("to=2001-01-01T00:00", []), ("from=2001-01-01", [other, bad, good]),  # noqa: E501
         (f"before={bad}", [good]), (f"after={bad}", [other]), ("before=1", []), ("q=%3Cb%3E", []),
+        (f"after={other}", []), (f"after={2**63 - 1}", []), (f"before={2**63 - 1}", [other, bad, good]),
     ]:  # fmt: skip
         assert shown(hub, query) == expected, query
     for query in (
@@ -208,6 +209,8 @@ def test_filters_find_what_they_name(hub: Hub) -> None:
         "span=1y",
         "from=yesterday",
         "to=99999-01-01",
+        "to=9999-12-31T23:59:59%2B00:00",
+        "from=0001-01-01T00:00:00%2B00:00",
         "before=x",
         "after=-1",
     ):

@@ -122,8 +122,9 @@ def test_the_snapshot_is_the_revision_with_the_overrides_of_the_run(dsn: str) ->
 def test_audit_rows_are_append_only(dsn: str) -> None:
     async def work(db: asyncpg.Connection) -> None:
         await db.execute("INSERT INTO audit (username, action, object) VALUES ('a', 'login', '')")
-        with pytest.raises(asyncpg.RaiseError, match="append-only"):
-            await db.execute("DELETE FROM audit")
+        for change in ("UPDATE audit SET username = 'b'", "DELETE FROM audit", "TRUNCATE audit"):
+            with pytest.raises(asyncpg.RaiseError, match="append-only"):
+                await db.execute(change)
 
     on(dsn, work)
 

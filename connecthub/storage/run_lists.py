@@ -121,7 +121,7 @@ async def list_runs(
     """At most `size` runs with an id below `before`, or the nearest above `after`; newest first."""
     if after is not None:
         rows = await _page(db, wanted, size + 1, after, ascending=True)
-        return RunPage(rows[:size][::-1], len(rows) > size, True, None)
+        return RunPage(rows[:size][::-1], len(rows) > size, bool(rows), None)
     rows = await _page(db, wanted, size + 1, before, ascending=False)
     if len(rows) > size:
         return RunPage(rows[:size], before is not None, True, None)

@@ -17,11 +17,11 @@ from connecthub.storage.database import Database
 from connecthub.web.csv_file import csv_response
 from connecthub.web.frame import Page
 from connecthub.web.paths import segment
+from connecthub.web.views import edge
 from connecthub.words import LANGUAGES, say
 
 _PAGE = 50
 _MOST_IN_CSV = 100_000
-_LARGEST_ID = 2**63 - 1
 ACTIONS = (
     "job.", "job.create", "job.update", "job.delete", "job.run",
     "job.enable", "job.disable", "job.clear", "job.restore", "run.", "run.retry", "run.cancel", "user.",
@@ -46,7 +46,7 @@ class AuditRoutes:
 
     async def show(self, request: Request) -> Response:
         """One page, newest first."""
-        before = _number(request.query_params.get("before", ""))
+        before = edge(request.query_params.get("before", ""))
         chosen, errors = _filter(request)
         rows = await read_audit(self._database, chosen, before=before, limit=_PAGE + 1)
         return await self._page(
@@ -139,8 +139,3 @@ def _day(text: str, zone: ZoneInfo) -> datetime | None:
         return day.replace(tzinfo=zone) if 1970 < day.year < 9000 else None
     except ValueError:
         return None
-
-
-def _number(text: str) -> int | None:
-    """An id to go on from, None for none."""
-    return min(int(text), _LARGEST_ID) if text.isascii() and text.isdigit() and len(text) < 20 else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote, urlsplit
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -46,6 +48,23 @@ def take_session(request: Request, response: Response) -> None:
     response.delete_cookie(
         _cookie_name(request), path="/", httponly=True, samesite="lax", secure=_is_encrypted(request)
     )
+
+
+def sent_path(request: Request) -> str:
+    """The path as it was sent: decoded and quoted again, an id with a slash in it would be another."""
+    sent: bytes | None = request.scope.get("raw_path")
+    return sent.decode("latin-1") if sent else quote(request.scope["path"])
+
+
+def came_from(request: Request) -> str:
+    """This page, to come back to it; of an answer to a form the page that the form was on."""
+    if request.method == "GET":
+        return sent_path(request) + (f"?{request.url.query}" if request.url.query else "")
+    try:
+        _, _, path, query, _ = urlsplit(request.headers.get("referer", ""))
+    except ValueError:
+        return HOME
+    return inside(path + (f"?{query}" if query else ""))
 
 
 def inside(page: str, otherwise: str = HOME) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import jinja2
@@ -14,6 +14,7 @@ from jinja2.runtime import Context
 from connecthub import cron
 from connecthub.errors import ScheduleError
 from connecthub.web import paths, times
+from connecthub.web.auth import came_from
 from connecthub.web.charts import progress
 from connecthub.web.live import version
 from connecthub.web.roles import may
@@ -75,9 +76,8 @@ def _action_words(context: Context, action: str) -> str:
 
 @jinja2.pass_context
 def _here_link(context: Context) -> str:
-    """This page, to come back to it: its path and query."""
-    url = context["request"].url
-    return quote(url.path) + (f"?{url.query}" if url.query else "")
+    """Where a form in the frame leads back to."""
+    return came_from(context["request"])
 
 
 @jinja2.pass_context

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from connecthub.config import Settings
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.sessions import Visit, read_visit
-from connecthub.web.auth import LOGIN, session_token
+from connecthub.web.auth import LOGIN, came_from, session_token
 from connecthub.web.fields import is_storable
 from connecthub.words import LANGUAGES, choose, say
 
@@ -140,8 +140,7 @@ class GuardMiddleware:
             return None
         if wants_json(request.headers):
             return _answer(request, 401, "login_needed")
-        query = f"?{request.url.query}" if request.url.query else ""
-        back = f"?next={quote(quote(path) + query, safe='')}" if request.method == "GET" else ""
+        back = f"?next={quote(came_from(request), safe='')}" if request.method == "GET" else ""
         return RedirectResponse(LOGIN + back, 303)
 
     async def _recognise(self, request: Request, path: str) -> None:

@@ -43,7 +43,7 @@ from connecthub.web.job_charts import bars
 from connecthub.web.job_why import answer
 from connecthub.web.live import is_fragment
 from connecthub.web.shared import MANY_JOBS, Shared
-from connecthub.web.views import HubView
+from connecthub.web.views import HubView, edge
 
 Revision = tuple[Row, list[Change] | None]
 
@@ -54,6 +54,7 @@ _BARS = 60
 _LATEST = 10
 _REVISIONS = 50
 _FIRES = 10
+_INT4 = 2**31 - 1
 
 
 @dataclass
@@ -193,8 +194,8 @@ class JobAdmin(HubView, model=Job):
         There is no telling what the first one changed, nor the oldest that is kept.
         """
         asked = request.query_params
-        before = int(asked["before"]) if _is_number(asked.get("before", "")) else 2**31 - 1
-        rows = await list_revisions(self.database, job_id, _REVISIONS + 1, before)
+        before = edge(asked.get("before", "")) or _INT4
+        rows = await list_revisions(self.database, job_id, _REVISIONS + 1, min(before, _INT4))
         changed: list[Revision] = [
             (row, None if older is None else differences(dict(older), dict(row), self.vault))
             for row, older in zip_longest(rows, rows[1:])

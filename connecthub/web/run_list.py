@@ -19,7 +19,7 @@ from connecthub.web.charts import Point, scatter
 from connecthub.web.live import is_fragment
 from connecthub.web.run_words import has_failed_parts
 from connecthub.web.times import clock, length
-from connecthub.web.views import run_number
+from connecthub.web.views import edge
 from connecthub.words import say, say_reason
 
 SPANS = {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
@@ -56,21 +56,20 @@ def _moment(text: str, zone: ZoneInfo) -> datetime | None:
     if not text:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
+        local = datetime.fromisoformat(text)
+        moment = (local if local.tzinfo else local.replace(tzinfo=zone)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise HTTPException(400, "bad_time") from None
-
-
-def _edge(text: str) -> int | None:
-    return run_number(text) if text else None
+    if not 1970 <= moment.year < 9000:  # the ends of the calendar do not exist in every zone
+        raise HTTPException(400, "bad_time")
+    return moment
 
 
 async def list_context(db: Database, request: Request) -> dict[str, Any]:
     """What a page of the runs that match shows."""
     asked, now, zone = request.query_params, datetime.now(UTC), request.state.zone
     wanted = read_filter(asked, zone, now)
-    before, after = _edge(asked.get("before", "")), _edge(asked.get("after", ""))
+    before, after = edge(asked.get("before", "")), edge(asked.get("after", ""))
     found = await run_lists.list_runs(db, wanted, _SIZE, before=before, after=after)
     context: dict[str, Any] = {}
     if not is_fragment(request):  # rows stay true by themselves; figures are of the moment of opening

@@ -60,6 +60,15 @@ def run_number(text: str) -> int:
     return int(text)
 
 
+def edge(text: str) -> int | None:
+    """The id that a page goes on from, None for none; 400 where it is no number."""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise HTTPException(400, "bad_number")
+    return min(int(text[:19]), _INT8)
+
+
 def pretty(text: str | None) -> str:
     """JSON text as people read it."""
     return "" if text is None else json.dumps(json.loads(text), ensure_ascii=False, indent=2)
