@@ -162,7 +162,7 @@ def test_a_role_without_rights_is_told_what_it_needs(server: str, dsn: str) -> N
     async def work(db: asyncpg.Connection) -> None:
         for rights in ("", "GRANT USAGE ON SCHEMA public TO PUBLIC"):
             await db.execute(f"DROP SCHEMA public CASCADE; CREATE SCHEMA public; {rights}")
-            with pytest.raises(DatabaseError, match=r"give the role of .* a database of its own"):
+            with pytest.raises(DatabaseError, match="must own the database"):
                 await migrate(dsn)
 
     name = urlsplit(dsn).path
