@@ -45,6 +45,10 @@ def test_what_a_hub_has_done_and_does(tmp_path: Path) -> None:
     shown = set(re.findall(r"^# TYPE (\S+)", text, re.M))
     rules = re.sub(r"_bucket\b", "", (ROOT / "docs" / "alerts.yml").read_text())
     assert set(re.findall(r"\bconnecthub_\w+", rules)) <= shown, "a rule that watches nothing"
+    for page in ("watch.md", "watch.zh-CN.md"):
+        rows = re.findall(r"^\| (.*?) \|", (ROOT / "docs" / page).read_text("utf-8"), re.M)
+        told = {f"connecthub_{name}" for row in rows for name in re.findall(r"`([a-z_]+)(?:\{.*?\})?`", row)}
+        assert {name for name in shown if name.startswith("connecthub_")} == told, page
 
 
 @pytest.mark.parametrize(
