@@ -147,3 +147,17 @@ def reading(terminal: int) -> bool:
         return bool(os.read(terminal, 4096))
     except OSError:
         return False
+
+
+def test_ctrl_c_while_it_loads_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "connecthub", "check"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
