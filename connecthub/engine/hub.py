@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _ANSWER_S = 2.0  # at shutdown the database gets this long for each answer
 _STOP_S = 2.0  # from the request to stop at shutdown until the end is stored although the code is still going
 _LAG_S = 0.5
+_KEYS_S = 1.0  # how late a changed key file is told of
 _STOP_LOOK_S = 0.2  # how late a timeout may come
 _STALE_TICK_S = 120.0
 _NEWER_SCHEMA = (
@@ -52,8 +53,8 @@ class Hub:
     ) -> None:
         self._db = db
         self._vault = vault
-        self._telling = asyncio.Lock()
         self._told_keys: tuple[str, ...] = ()
+        self._tell_at = 0.0
         self._loader = loader
         self._metrics = metrics
         self._lease_s = settings.pool.lease_s
@@ -77,14 +78,13 @@ class Hub:
 
     async def start(self) -> None:
         """Tell that this hub is there, which a rotation of keys looks for; then tick, claim and beat."""
-        await self._tell_once()
+        await self._tell()
         slowest = self._lease_s / 4
         often = min(_STOP_LOOK_S, self._lease_s / 24)
         self._loops = [
             Every("heartbeat", self._beat_s, self._leases.beat_once, slowest),
-            Every("hub state", self._beat_s, self._tell_once, slowest),
+            Every("hub state", min(_KEYS_S, self._beat_s), self._tell_once, slowest),
             Every("schema", self._beat_s, self._look_at_schema_once, slowest),
-            Every("key file", 1.0, self._look_at_keys_once, slowest),
             Every("reaper", self._beat_s, self._leases.reap_once, slowest),
             Every("live log", LIVE_S, self._leases.show_once, slowest),
             Every("stops", often, self._leases.stop_once, often),
@@ -141,22 +141,21 @@ class Hub:
                 await self._leases.release_unheld()
 
     async def _tell_once(self) -> None:
-        ticked_at, pool = self._ticker.ticked_at, self._pool
+        """Tell at each beat that this hub is there, and of other keys at once: a rotation waits for that."""
+        self._vault.look()
+        if boottime() >= self._tell_at or self._vault.key_ids != self._told_keys:
+            await self._tell()
+
+    async def _tell(self) -> None:
+        begun, pool = boottime(), self._pool
         changed = await asyncio.to_thread(self._loader.changed)
         name = f"{socket.gethostname()}:{os.getpid()}"
-        async with self._telling:  # or an older row could be written over a newer one
-            keys = self._vault.key_ids
-            state = HubState(
-                self.held.worker_id, name, __version__, pool.size, pool.taken, ticked_at, changed, keys
-            )
-            await hubs.store_seen(self._db, state)
-            self._told_keys = keys
-
-    async def _look_at_keys_once(self) -> None:
-        """A rotation waits until all hubs have told that they have the new key."""
-        self._vault.look()
-        if self._vault.key_ids != self._told_keys:
-            await self._tell_once()
+        ticked_at, keys = self._ticker.ticked_at, self._vault.key_ids
+        state = HubState(
+            self.held.worker_id, name, __version__, pool.size, pool.taken, ticked_at, changed, keys
+        )
+        await hubs.store_seen(self._db, state)
+        self._told_keys, self._tell_at = keys, begun + self._beat_s
 
     async def _look_at_schema_once(self) -> None:
         """Claims and ticks look for themselves, each time; this is what tells people why they stand still."""

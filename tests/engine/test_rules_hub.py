@@ -21,6 +21,7 @@ from connecthub.engine.hub import Hub
 from connecthub.engine.misfire import plan
 from connecthub.engine.outcome import MESSAGE_CHARS, Outcome, Result, Returned
 from connecthub.run_log import TRUNCATED
+from connecthub.security import keyfile
 from connecthub.security.redaction import Masker
 from connecthub.storage import requests
 from connecthub.storage.audit import Actor
@@ -259,3 +260,15 @@ def test_a_hub_tells_of_itself_before_it_does_anything(rig: Rig) -> None:
         assert not starting.done()
         rig.do(holder.close())
         starting.result(10)
+
+
+def test_a_hub_tells_of_other_keys_before_its_next_beat(rig: Rig) -> None:
+    pool = rig.settings.pool.model_copy(update={"lease_s": 240.0})
+    rig.settings = rig.settings.model_copy(update={"pool": pool})
+    rig.start_hub()
+    told = "SELECT key_ids FROM hubs"
+    before = rig.sql(told)[0]["key_ids"]
+    path = rig.settings.fernet_key_path
+    path.write_text(keyfile.as_text([keyfile.make_key(), *keyfile.read_keys(path)]))
+    after = rig.until(lambda: keys if (keys := rig.sql(told)[0]["key_ids"]) != before else None)
+    assert after[1:] == before and rig.vault.key_ids == tuple(after)

@@ -13,8 +13,9 @@ from tests.faults.stage import LEASE_S, Stage
 EVERY_MINUTE = "* * * * *"
 
 
-# The others have cases of their own: they are passed in an outage, at shutdown, or when keys are rotated.
-KILLED_AT = sorted(point for point in POINTS if not point.startswith(("spool.", "shutdown.", "keys.")))
+# The others have cases of their own: they are passed in an outage, at shutdown, or by commands.
+ELSEWHERE = ("spool.", "shutdown.", "keys.", "restore.")
+KILLED_AT = sorted(point for point in POINTS if not point.startswith(ELSEWHERE))
 
 
 @pytest.mark.parametrize(
