@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from connecthub.storage.jobs import Row
+from connecthub.storage.queue import IS_FREE
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
@@ -29,7 +30,7 @@ LEFT JOIN LATERAL (
 ) usual ON true
 """
 
-_STATE = """
+_STATE = f"""
 SELECT clock_timestamp() AS now, s.paused_at, s.paused_by, h.*, q.*,
        (SELECT count(*) FROM jobs) AS jobs, (SELECT count(*) FROM jobs WHERE enabled) AS enabled,
        (SELECT count(*) FROM job_logs WHERE status = 'RUNNING') AS running
@@ -41,10 +42,8 @@ FROM hub_state s, (
     FROM (SELECT *, stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes' AS alive FROM hubs) a
 ) h, (
     -- What waits for another run of its Job by the rules is not kept waiting by the scheduler.
-    SELECT count(*) AS queued, min(coalesce(not_before, queued_at)) FILTER (WHERE NOT EXISTS (
-               SELECT FROM job_logs o
-               WHERE o.job_id = w.job_id AND o.id <> w.id AND o.lease_expires_at IS NOT NULL)) AS queued_since
-    FROM job_logs w WHERE status = 'QUEUED' AND coalesce(not_before <= clock_timestamp(), true)
+    SELECT count(*) AS queued, min(coalesce(not_before, queued_at)) FILTER (WHERE {IS_FREE}) AS queued_since
+    FROM job_logs WHERE status = 'QUEUED' AND coalesce(not_before <= clock_timestamp(), true)
 ) q
 """
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from connecthub.storage import runs
+from connecthub.storage import overview, queue, runs
 from connecthub.storage.database import Database
 from connecthub.storage.runs import ENGINE_SETTINGS, Ending
 
@@ -61,3 +62,19 @@ def test_a_long_queue_is_not_read_whole_although_it_is_planned_while_empty(dsn: 
         return after - before
 
     assert asyncio.run(read()) < 10 * PLACES
+
+
+@pytest.mark.parametrize("look", [queue.longest_wait, overview.read_state], ids=["readiness", "overview"])
+def test_a_long_queue_is_not_held_against_itself(
+    dsn: str, look: Callable[[Database], Awaitable[object]]
+) -> None:
+    async def read() -> int:
+        await fill(dsn)
+        db = await Database.open(dsn, size=1)
+        before = await entries_read(db)
+        assert await look(db)
+        after = await entries_read(db)
+        await db.close()
+        return after - before
+
+    assert asyncio.run(read()) < 10 * QUEUED
