@@ -9,7 +9,6 @@ import logging
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from connecthub.engine import traces
 from connecthub.run_log import TRUNCATED
 from connecthub.security.redaction import Masker
 
@@ -159,7 +159,7 @@ class _RunHandler(logging.Handler):
         except Exception:  # arguments that do not fit, or that cannot be shown: the line is the plugin's
             text = f"{record.msg!r} (this message could not be put together from its arguments)"
         if record.exc_info and record.exc_info[1] is not None:
-            text += "\n" + "".join(traceback.format_exception(record.exc_info[1]))
+            text += "\n" + traces.text_of(record.exc_info[1])
         run_log.add(record.levelname, record.name, text, record.created)
 
 

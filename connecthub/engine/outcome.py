@@ -6,10 +6,10 @@ import asyncio
 import json
 import math
 import re
-import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from connecthub.engine import traces
 from connecthub.run_log import TRUNCATED
 from connecthub.security.redaction import Masker
 
@@ -70,7 +70,7 @@ class PluginError(Exception):
 def describe(error: BaseException, masker: Masker) -> PluginError:
     """`error` in words; call it in the thread that it was raised in. Never raises."""
     try:
-        trace = "".join(traceback.format_exception(error))
+        trace = traces.text_of(error)
     except BaseException:
         trace = one_line(error, masker)
     head, tail = masker.ends(trace, 0, MESSAGE_CHARS)

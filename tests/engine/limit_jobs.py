@@ -41,9 +41,17 @@ class RaisesJob(BaseJob):
             "interrupt": KeyboardInterrupt("x"),
             "unshown": UnshownError(),
             "huge": ValueError("x" * 50_000_000),
+            "lines": ValueError("x\n" * 25_000_000),
+            "led to it": _after(ValueError("x\n" * 25_000_000)),
             "rubbish": ValueError("a\x00b\ud800c"),
             "slow": SlowError(),
         }[params["what"]]
+
+
+def _after(cause: BaseException) -> BaseException:
+    error = ValueError("after that")
+    error.__cause__ = cause
+    return error
 
 
 class UnshownError(Exception):

@@ -89,6 +89,8 @@ def test_a_flood_of_log_takes_bounded_memory_and_stops_nobody(rig: Rig, how: str
         ("interrupt", "KeyboardInterrupt: x"),
         ("unshown", "UnshownError: (the exception cannot be shown)"),
         ("huge", f"xxx{TRUNCATED}"),
+        ("lines", f"x x{TRUNCATED}"),
+        ("led to it", "ValueError: after that"),
         ("rubbish", "ValueError: a\\x00b\\ud800c"),
     ],
 )
@@ -98,6 +100,7 @@ def test_whatever_is_raised_is_a_visible_failure(hub: Rig, what: str, words: str
         row = hub.wait(hub.run("a"))
     assert (row["status"], row["reason"]) == ("FAILURE", "exception")
     assert words in row["message"] and len(row["message"]) <= 50_000 and len(row["traceback"]) <= 50_000
+    assert "limit_jobs.py" in row["traceback"], "where it was raised"
     assert max(lags) < 1
 
 

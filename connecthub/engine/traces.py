@@ -1,0 +1,40 @@
+"""The traceback of foreign code as text."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+
+_LONG = 1 << 20  # characters
+
+
+def text_of(error: BaseException) -> str:
+    """As Python prints it.
+
+    That takes each text in it apart into lines in one go, which stops all threads: where one is huge, it is
+    only told where the exception was raised.
+    """
+    longest = max(_lengths(error))
+    if longest <= _LONG:
+        return "".join(traceback.format_exception(error))
+    stack = "".join(traceback.format_tb(error.__traceback__))
+    return f"{stack}{type(error).__name__}, with {longest} characters in its text or in one that led to it\n"
+
+
+def _lengths(error: BaseException) -> Iterator[int]:
+    """How long the texts are that make up its traceback."""
+    yield 0
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        with contextlib.suppress(BaseException):  # its own __str__ may do anything
+            yield len(str(one))
+        for note in getattr(one, "__notes__", ()):
+            yield len(note)
+        left += [one.__cause__, one.__context__]
+        left += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
