@@ -144,7 +144,7 @@ def test_it_says_what_is_kept_and_what_the_last_clean_up_took(hub: Hub) -> None:
     assert "No clean-up yet." in hub.page("/admin/")
     hub.sql("UPDATE retention SET touched_at = now() - interval '7 min', runs = 1204, revisions = 3")
     page = hub.page("/admin/")
-    assert "7 min ago" in page and "1,204 runs and 3 revisions went." in page
+    assert "7 min ago" in page and "removed 1,204 runs and 3 revisions." in page
 
 
 def test_a_rate_is_never_rounded_up_to_all() -> None:
@@ -164,6 +164,16 @@ def test_up_next_counts_down(hub: Hub) -> None:
     hub.sql("UPDATE jobs SET next_run_at = $1, timezone = timezone", soon)
     hub.sql("UPDATE jobs SET next_run_at = $1", soon)
     assert re.search(r'data-tick="countdown">9:5\d<', hub.page("/admin/"))
+
+
+def test_a_new_job_is_up_next_before_the_tick_has_seen_it(hub: Hub) -> None:
+    alive(hub)
+    insert_job(hub)
+    hub.sql("UPDATE jobs SET cron_expr = '0 0 30 2 *'")
+    assert "No fire time ahead" in hub.page("/admin/")
+    hub.sql("UPDATE jobs SET cron_expr = '0 0 1 1 *'")
+    assert hub.sql("SELECT next_run_at FROM jobs")[0]["next_run_at"] is None
+    assert re.search(r'class="hub-count"><time [^>]*01-01 00:00:00 \+08:00', hub.page("/admin/"))
 
 
 def test_a_hub_that_runs_old_code_says_so(hub: Hub) -> None:

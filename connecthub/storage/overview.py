@@ -116,13 +116,15 @@ async def running_now(db: Database) -> list[Row]:
     return await db.fetch(_RUNNING)
 
 
-async def up_next(db: Database, count: int = 8) -> list[Row]:
-    """The Jobs that fire next."""
-    return await db.fetch(
-        "SELECT id, name, timezone, next_run_at FROM jobs"
-        " WHERE enabled AND schedule_error IS NULL AND next_run_at IS NOT NULL ORDER BY next_run_at, name LIMIT $1",
-        count,
-    )
+_NEXT = (
+    "(SELECT id, name, timezone, next_run_at, cron_expr, schedule_from FROM jobs"
+    " WHERE enabled AND schedule_error IS NULL AND next_run_at IS {} ORDER BY next_run_at, name LIMIT $1)"
+)
+
+
+async def up_next(db: Database, count: int) -> list[Row]:
+    """The Jobs that fire next, and as many whose next_run_at the tick has not written yet."""
+    return await db.fetch(f"{_NEXT.format('NOT NULL')} UNION ALL {_NEXT.format('NULL')}", count)
 
 
 # The bounds are values and not computed from clock_timestamp(): only then does the index find the hour.

@@ -21,7 +21,7 @@ from connecthub.storage.hubs import changed_code
 from connecthub.storage.jobs import Row
 from connecthub.storage.retention import last_pass
 from connecthub.web.charts import Cell, Hour, bars, strip, worst
-from connecthub.web.display import link_to
+from connecthub.web.display import link_to, next_fire
 from connecthub.web.hours import HOUR, HourFigures
 from connecthub.web.live import Page, live_page
 from connecthub.web.shared import MANY_JOBS, Shared
@@ -30,6 +30,7 @@ from connecthub.words import say
 
 _NO_TICK = timedelta(minutes=2)
 _WAITING = timedelta(seconds=60)
+_UP_NEXT = 8
 _SPANS = {"24h": 24, "7d": 168}
 
 
@@ -141,7 +142,7 @@ class OverviewPages:
             running=[_running(run) for run in running],
             running_total=running[0]["total"] if running else 0,
             old_code=await changed_code(db),
-            next_fires=await overview.up_next(db),
+            next_fires=_soonest(await overview.up_next(db, _UP_NEXT)),
             rates=(percent(success_rate(day)), percent(success_rate(week))),
             day_total=sum(row["runs"] for row in day),
             hours=hours,
@@ -151,6 +152,20 @@ class OverviewPages:
             kept=self._kept,
             retention=await last_pass(db),
         )
+
+
+def _soonest(jobs: Sequence[Row]) -> list[dict[str, Any]]:
+    """The Jobs that fire next, a new one among them before the tick has seen it."""
+    fires = [
+        {
+            **job,
+            "at": next_fire(
+                job["next_run_at"], True, job["cron_expr"], job["timezone"], job["schedule_from"]
+            ),
+        }
+        for job in jobs
+    ]
+    return sorted((job for job in fires if job["at"]), key=lambda job: (job["at"], job["name"]))[:_UP_NEXT]
 
 
 def _running(run: Row) -> dict[str, Any]:

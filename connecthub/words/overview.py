@@ -52,7 +52,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "kept_last": ("; the last {n} of each Job stay.", "；每个任务最近 {n} 条始终保留。"),
     "kept_pass": ("Last clean-up", "上次清理"),
     "kept_gone": (
-        "{runs:run|runs} and {revisions:revision|revisions} went.",
+        "removed {runs:run|runs} and {revisions:revision|revisions}.",
         "删除 {runs} 条执行记录、{revisions} 个版本。",
     ),
     "kept_no_pass": ("No clean-up yet.", "尚未清理过。"),

@@ -28,7 +28,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "no_runs": ("No run matches.", "没有符合条件的执行记录。"),
     "no_runs_yet": (
         "Nothing has run yet. Open a Job and choose Run now.",
-        "还没有执行记录。打开一个任务，选择立即执行。",
+        "暂无执行记录。请打开一个任务并选择「立即执行」。",
     ),
     "no_log": ("This run has written nothing.", "本次执行没有日志。"),
     "no_log_yet": ("Nothing written yet.", "暂无日志。"),
@@ -77,7 +77,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "worker": ("Worker", "执行节点"),
     "parameters_once": ("Parameters of this run only", "仅本次使用的参数"),
     "told.success": ("Success after {took}", "执行成功，耗时 {took}"),
-    "told.timeout": ("Stopped after {took}", "执行 {took} 后被终止"),
+    "told.timeout": ("Stopped after {took}", "执行 {took}后被终止"),
     "told.lost": (
         "Result unknown: the hub stopped answering at {at}. Look in the outside system before you retry.",
         "结果未知：执行节点 {at} 起失联，重试前请先核对外部系统。",
@@ -92,6 +92,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "todo.bad_schedule": ("Edit the schedule of the Job.", "请修改任务的计划。"),
     "blocked_by": ("It was still going:", "当时仍在执行："),
     "colon": (": ", "："),
+    "gap": (" ", ""),  # between two sentences
     "ended_line": ("ended", "已结束"),
     "left_out": ("The middle of the log was left out here", "此处省略了日志的中间部分"),
     "find": ("Find", "查找"),
@@ -114,10 +115,6 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "today": ("Today", "当前"),
     "secret_names": ("Secrets set", "已设置的密钥"),
     "secret_unreadable": ("cannot be read any more", "已无法解密"),
-    "change.added": ("added", "新增"),
-    "change.removed": ("removed", "删除"),
-    "change.changed": ("replaced", "已更换"),
-    "change.unreadable": ("cannot be compared", "无法比较"),
     "run_before": ("Run before", "前一次执行"),
     "run_after": ("Run after", "后一次执行"),
     "runs_count": ("{n} match", "共 {n} 条"),
