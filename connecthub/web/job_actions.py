@@ -200,7 +200,8 @@ class JobActions:
         handler = (await self._catalogue.found()).get(job["handler_path"])
         fields = fields_of(handler.params if handler else None)
         values, errors = {"public_cfg": pretty(job["public_cfg"])}, Errors()
-        shown = {one.name: show(one, json.loads(job["public_cfg"]).get(one.name, MISSING)) for one in fields}
+        stored = {one.name: show(one, json.loads(job["public_cfg"]).get(one.name, MISSING)) for one in fields}
+        shown = dict(stored)
         if request.method == "POST":
             form = await read_form(request)
             values["public_cfg"] = form.get("public_cfg") or values["public_cfg"]
@@ -220,6 +221,7 @@ class JobActions:
             "weight": weight,
             "health": await job_health(self._database, job_id),
             "fields": fields,
+            "stored": stored,
             "shown": shown,
             "values": values,
             "errors": errors,

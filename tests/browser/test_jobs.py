@@ -92,7 +92,8 @@ def test_the_second_of_two_who_edit_is_told(admin: Reader, hub: Hub, look: Look)
 
 def test_it_is_tried_and_run_with_other_parameters(hub: Hub, visit: Visit, look: Look) -> None:
     job_id, other = f"tried-{look}", hub.script("say only this once", "end")
-    hub.make_job(job_id, hub.script("fail should not run"))
+    stored = hub.script("fail should not run")
+    hub.make_job(job_id, stored)
     with visit("operator") as someone:
         someone.go(f"/admin/jobs/details/{job_id}")
         someone.link("run_now").click()
@@ -102,7 +103,11 @@ def test_it_is_tried_and_run_with_other_parameters(hub: Hub, visit: Visit, look:
 
         someone.go(f"/admin/jobs/{job_id}/run")
         someone.page.get_by_text(someone.say("change_params")).click()
+        was = someone.page.get_by_text(someone.say("was", value=str(stored.path)))
+        expect(was).to_be_hidden()
         someone.type_in(**{"p.script": str(other.path)})
+        expect(was).to_be_visible()
+        someone.sees(someone.say("n_changed", n=1), "summary output")
         someone.button("run_now").click()
         someone.at("/admin/joblogs/details/*")
         someone.sees("only this once", "#log")

@@ -1,6 +1,6 @@
 // Lists and pages of Jobs: switches that ask first, and the bar for many at once.
 import { openDialog } from "./dialog.js";
-import "./json_editor.js";
+import "./run_now.js";
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
