@@ -229,7 +229,7 @@ def test_a_wrong_field_is_told_beside_it_in_the_readers_language(formed: Hub) ->
     assert 'id="p.base_url-error">Required.' in page and 'value="abc"' in page
     assert 'id="s.token-error">What was typed here is not kept' in page
     answer = formed.post("/admin/jobs/create", headers={**OWN, "Accept-Language": "zh-CN"}, **form)
-    assert "必须是 1 到 168 的整数，当前为“abc”。" in answer.text and "必填。" in answer.text
+    assert "必须是 1 到 168 的整数，当前为「abc」。" in answer.text and "必填。" in answer.text
 
 
 def test_one_secret_is_replaced_without_knowing_the_others(formed: Hub) -> None:

@@ -22,7 +22,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "overlap.queue": ("queue (at most one)", "排队（最多 1 个）"),
     "overlap.allow": ("run side by side", "同时执行"),
     "hint.id": (
-        "Letters, digits and . _ - : beginning with a letter or digit. Fixed afterwards.",
+        "Letters, digits and . _ - : (the first a letter or digit). Fixed afterwards.",
         "字母、数字和 . _ - :，以字母或数字开头，保存后不能修改。",
     ),
     "hint.tags": ("Separated by commas.", "用逗号分隔。"),
@@ -90,9 +90,9 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "error.reserved": (
         "“{id}” stands in addresses of the admin: choose another id.",
-        "“{id}”已用于管理页面的地址，请换一个 ID。",
+        "「{id}」已用于管理页面的地址，请换一个 ID。",
     ),
-    "error.taken": ("There is a Job with this id already.", "已有使用该 ID 的任务。"),
+    "error.taken": ("There is a Job with this id already.", "该 ID 已被使用。"),
     "error.long": ("At most {limit} characters.", "最多 {limit} 个字符。"),
     "error.public_cfg": ("public_cfg must be a JSON object", "public_cfg must be a JSON object"),
     "error.secret_cfg": ("secret_cfg must be a JSON object", "secret_cfg must be a JSON object"),
@@ -103,7 +103,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "error.choice": ("Must be one of: {allowed}.", "必须是以下之一：{allowed}。"),
     "error.number": (
         "Must be a whole number from {low} to {high}, got “{got}”.",
-        "必须是 {low} 到 {high} 的整数，当前为“{got}”。",
+        "必须是 {low} 到 {high} 的整数，当前为「{got}」。",
     ),
     "error.delays": (
         "Must be whole numbers from 0 to {high}, separated by commas, at most {most}.",
@@ -113,7 +113,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "error.refused": ("The database refused these values: {text}", "数据库拒绝了这些值：{text}"),
     "basics": ("Basics", "基本信息"),
     "policies": ("Policies", "执行策略"),
-    "sections": ("Sections", "章节"),
+    "sections": ("Sections", "目录"),
     "required": ("required", "必填"),
     "error.typed": ("Type {word} to confirm.", "请输入 {word} 以确认。"),
     "what_it_does": ("What it does", "功能说明"),
@@ -122,7 +122,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "This handler was not found in the allowed packages.",
         "在允许的包中没有找到该处理器。",
     ),
-    "pick_handler": ("Pick a handler to see what it does.", "选择处理器后显示说明。"),
+    "pick_handler": ("Pick a handler to see what it does.", "选择处理器后，此处显示其说明。"),
     "signed_out": (
         "Your session has ended. What you typed stays: log in in a new tab, then save again.",
         "会话已结束，已输入的内容保留。请在新标签页登录后再次保存。",
@@ -133,7 +133,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "cron.month": ("month", "月"),
     "cron.weekday": ("weekday", "周"),
     "has_errors": ("has errors", "有错误"),
-    "one_more_key": ("One more key", "再加一个"),
+    "one_more_key": ("One more key", "添加一项"),
     "json.at": ("Line {line}, column {column}: {what}", "第 {line} 行第 {column} 列：{what}"),
     "json.comma": ("a comma is missing, or what is open is not closed", "缺少逗号，或括号未闭合"),
     "json.name": ("a name in double quotes is expected", "此处应为双引号括起的键名"),
@@ -142,6 +142,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "json.value": ("a value is expected", "此处应为一个值"),
     "json.end": ("nothing may follow the end", "结尾之后还有内容"),
     "n_handlers": ("{n:handler|handlers} found", "找到 {n} 个处理器"),
+    "filter_handlers": ("Name, module or description", "名称、模块或说明"),
     "show_fields": ("Show its fields", "显示参数字段"),
     "no_fields": (
         "This handler declares no Params: edit the JSON.",
@@ -157,8 +158,12 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "remove": ("Remove", "移除"),
     "save_and_run": ("Save and run once", "保存并执行一次"),
     "discard": ("Discard", "放弃"),
-    "first_error": ("Go to the first", "转到第一个"),
+    "first_error": ("Go to the first", "定位到第一处"),
     "about_to_save": ("About to save: {n:change|changes}", "即将保存：{n} 处改动"),
+    "shown_when_right": (
+        "What changes is shown once the form has no errors.",
+        "表单没有错误后，此处显示改动。",
+    ),
     "nothing_changed": ("Nothing changed yet.", "尚无改动。"),
     "conflict": ("{by} has saved revision {number} meanwhile.", "{by} 刚刚保存了版本 {number}。"),
     "conflict_hint": (
@@ -182,31 +187,31 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "unset_default": ("default: {value}", "默认：{value}"),
     "error.json_at": (" (line {line}, column {column}: {what})", "（第 {line} 行第 {column} 列：{what}）"),
     "error.json": ("Must be JSON.", "必须是 JSON。"),
-    "error.whole": ("Must be a whole number, got “{got}”.", "必须是整数，当前为“{got}”。"),
+    "error.whole": ("Must be a whole number, got “{got}”.", "必须是整数，当前为「{got}」。"),
     "error.whole_between": (
         "Must be a whole number from {low} to {high}, got “{got}”.",
-        "必须是 {low} 到 {high} 的整数，当前为“{got}”。",
+        "必须是 {low} 到 {high} 的整数，当前为「{got}」。",
     ),
     "error.whole_from": (
         "Must be a whole number from {low}, got “{got}”.",
-        "必须是不小于 {low} 的整数，当前为“{got}”。",
+        "必须是不小于 {low} 的整数，当前为「{got}」。",
     ),
     "error.whole_to": (
         "Must be a whole number up to {high}, got “{got}”.",
-        "必须是不大于 {high} 的整数，当前为“{got}”。",
+        "必须是不大于 {high} 的整数，当前为「{got}」。",
     ),
-    "error.decimal": ("Must be a number, got “{got}”.", "必须是数字，当前为“{got}”。"),
+    "error.decimal": ("Must be a number, got “{got}”.", "必须是数字，当前为「{got}」。"),
     "error.decimal_between": (
         "Must be a number from {low} to {high}, got “{got}”.",
-        "必须是 {low} 到 {high} 的数字，当前为“{got}”。",
+        "必须是 {low} 到 {high} 的数字，当前为「{got}」。",
     ),
     "error.decimal_from": (
         "Must be a number from {low}, got “{got}”.",
-        "必须是不小于 {low} 的数字，当前为“{got}”。",
+        "必须是不小于 {low} 的数字，当前为「{got}」。",
     ),
     "error.decimal_to": (
         "Must be a number up to {high}, got “{got}”.",
-        "必须是不大于 {high} 的数字，当前为“{got}”。",
+        "必须是不大于 {high} 的数字，当前为「{got}」。",
     ),
     "error.secret_unreadable": (
         "The stored secrets cannot be read, so single keys cannot be replaced: give all of them as JSON.",

@@ -36,6 +36,8 @@ def make_job(
     someone.go("/admin/jobs/list")
     page.locator("main a[href='/admin/jobs/create']").first.click()
     someone.type_in(name=name, id=class_name.lower())
+    page.fill("#handler-filter", f"didi {class_name.lower()}")
+    expect(page.locator("[data-pick]").filter(visible=True)).to_have_count(1)
     page.locator(f"[data-pick$=':{class_name}']").click()
     expect(page.locator("[data-block=about]")).to_contain_text(class_name)
     for kind, values in (("p", public), ("s", secret)):

@@ -69,7 +69,17 @@ function addSecret() {
   row.querySelector("input").focus();
 }
 
+// It is no part of the form: it changes nothing, and Enter does not save.
+const filter = document.getElementById("handler-filter");
+filter.addEventListener("input", () => {
+  const words = filter.value.toLowerCase().split(/\s+/);
+  for (const row of form.querySelectorAll(".hub-picker li"))
+    row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+});
+filter.addEventListener("keydown", (event) => event.key === "Enter" && event.preventDefault());
+
 form.addEventListener("input", (event) => {
+  if (event.target === filter) return;
   changed = true;
   if (!secret.test(event.target.name) && !event.isComposing) soon();
 });
