@@ -105,10 +105,10 @@ def test_the_two_retries_differ_in_what_they_run(hub: Hub) -> None:
     )
     page = hub.page(f"/admin/joblogs/details/{run_id}?confirm=retry")
     for text in (
-        "public_cfg.only",
-        "public_cfg.new",
-        "secret_cfg.token",
-        "secret_cfg.more",
+        "<code>only</code>",
+        "<code>new</code>",
+        "<code>token</code>",
+        "<code>more</code>",
         "4 differences",
     ):
         assert text in page, text

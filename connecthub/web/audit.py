@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -104,6 +105,8 @@ def _change(change: dict[str, Any], texts: dict[str, str]) -> tuple[str, str]:
 
 
 def _words(name: str, value: object, texts: dict[str, str]) -> str:
+    if name == "run_id" and isinstance(value, int):
+        return Markup('<a href="/admin/joblogs/details/{0}">#{0}</a>').format(value)
     if isinstance(value, list):
         joint = " → " if name == "role" else ", "
         return joint.join(_words(name, item, texts) for item in value)

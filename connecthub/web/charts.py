@@ -117,13 +117,14 @@ def scatter(
     least = min([point.seconds for point in points if point.seconds is not None] + [1])
     low_s = max([step for step in _STEPS if step <= least] + [_STEPS[0]])
     lines = [step for step in _STEPS if low_s < step <= top][-4:]
-    heights = [(_height(step, low_s, top), words(step)) for step in lines]
-    body = [_grid_line(y) for y, _ in heights]
+    body = []
+    for step in lines:
+        y = _height(step, low_s, top)
+        body += [_grid_line(y), _grid_text(y, words(step))]
     for point in points:
         x = round(1 + 98 * (point.at - low).total_seconds() / span, 2)
         y = _SKIPPED_Y if point.seconds is None else _height(point.seconds, low_s, top)
         body.append(_link(point.href, point.title, _mark(point.status, x, y)))
-    body += [_grid_text(y, text) for y, text in heights]  # last: no point hides them
     return _svg("hub-scatter", _SCATTER_HEIGHT, label, Markup("").join(body))
 
 
@@ -138,7 +139,8 @@ def _grid_line(y: float) -> Markup:
 
 
 def _grid_text(y: float, text: str) -> Markup:
-    return Markup('<text class="hub-m-text" x="2" y="{y}">{text}</text>').format(y=round(y - 3, 1), text=text)
+    y = round(y + 4, 1)
+    return Markup('<text class="hub-m-text" x="-8" y="{y}">{text}</text>').format(y=y, text=text)
 
 
 _SHAPES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,7 @@ from connecthub.storage import run_lists
 from connecthub.storage.database import Database
 from connecthub.storage.run_lists import RunFilter, Scatter
 from connecthub.web.charts import Point, scatter
+from connecthub.web.job_words import span
 from connecthub.web.live import is_fragment
 from connecthub.web.run_words import has_failed_parts
 from connecthub.web.times import clock, length
@@ -135,5 +137,5 @@ def _draw(request: Request, plotted: Scatter, wanted: RunFilter) -> _Drawing | N
     if wanted.since is not None and not plotted.is_cut:
         low, high = min(low, wanted.since), max(high, wanted.until or now)
     label = say(language, "scatter", n=plotted.total)
-    svg = scatter(points, low, high, label, lambda seconds: length(seconds, language).replace(".0", ""))
+    svg = scatter(points, low, high, label, partial(span, language))
     return _Drawing(svg, low, high)

@@ -16,7 +16,7 @@ from connecthub.storage.jobs import Row
 from connecthub.storage.models import JobLog
 from connecthub.web.charts import progress
 from connecthub.web.run_list import list_context
-from connecthub.web.run_words import next_attempt, result_of, tell
+from connecthub.web.run_words import has_failed_parts, next_attempt, result_of, tell
 from connecthub.web.views import HubView, run_number
 
 _TABS = ("log", "result", "traceback", "configuration")
@@ -56,6 +56,7 @@ class JobLogAdmin(HubView, model=JobLog):
         return {
             "run": run,
             "told": tell(run, request.state.language, request.state.zone),
+            "has_failed_parts": has_failed_parts(run),
             "bar": _bar(run),
             "chain": chain,
             "next": next_attempt(chain, run),

@@ -95,7 +95,9 @@ def fire(context: Context, moment: datetime | None, job_zone: str | None = None)
     zone = zone_named(job_zone)
     if zone is None or moment.astimezone(zone).utcoffset() == moment.astimezone(state.zone).utcoffset():
         return mine
-    theirs = fire_clock(moment, now, zone, state.language)
+    local = moment.astimezone(zone)
+    is_same_day = local.date() == moment.astimezone(state.zone).date()
+    theirs = f"{local:%H:%M}" if is_same_day else fire_clock(moment, now, zone, state.language)
     return mine + Markup(' <span class="hub-muted">({} {})</span>').format(theirs, zone.key)
 
 

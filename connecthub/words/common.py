@@ -18,6 +18,8 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "page": ("page {page} of {pages}", "第 {page}/{pages} 页"),
     "count": ("{count} match", "共 {count} 条"),
     "count_capped": ("over {count} match", "超过 {count} 条"),
+    "page_before": ("Previous", "上一页"),
+    "page_after": ("Next", "下一页"),
     "previous": ("newer", "上一页"),
     "next": ("older", "下一页"),
     "newest": ("newest", "最新"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Response, expect
 
@@ -23,9 +23,10 @@ class Look:
 
     language: str  # en or zh
     width: int
+    theme: Literal["light", "dark"] = "light"
 
     def __str__(self) -> str:
-        return f"{self.language}-{self.width}"
+        return f"{self.language}-{self.width}{'-dark' * (self.theme == 'dark')}"
 
     @property
     def is_phone(self) -> bool:
@@ -40,6 +41,7 @@ class Look:
         return {
             "locale": {"en": "en-GB", "zh": "zh-CN"}[self.language],
             "timezone_id": "Asia/Shanghai",
+            "color_scheme": self.theme,
             "viewport": {"width": self.width, "height": 844 if self.is_phone else 800},
             "has_touch": self.is_phone,
             "is_mobile": self.is_phone,
@@ -48,6 +50,7 @@ class Look:
 
 
 LOOKS = [Look("en", 1280), Look("zh", 390), Look("zh", 1280), Look("en", 390)]
+DARK = [Look("en", 1280, "dark"), Look("zh", 390, "dark")]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Every page, looked at: empty, with little data and with much, in both languages, at a desk and on a phone.
+"""Every page, looked at: empty, with little data and with much, in both languages, wide, narrow and dark.
 
 On each, axe-core finds no serious fault, nothing is wider than the screen, no place of a text was left
 unfilled, and a picture is kept in screenshots/ for people to look at.
@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, StorageState
 
 from tests.browser import seed
 from tests.browser.hubs import ROLES, Hub, hub_in
-from tests.browser.reader import LOOKS, Look, Reader, reader
+from tests.browser.reader import DARK, LOOKS, Look, Reader, reader
 
 PICTURES = Path(__file__).parents[2] / "screenshots"
 UNFILLED = re.compile(r"(?<!\{)\{[a-z_]+\}(?!\})|\bundefined\b|\bNaN\b|\bNone\b|\[object ")
@@ -252,7 +252,7 @@ def look_at(someone: Reader, view: View, picture: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=str)
+@pytest.mark.parametrize("look", [*LOOKS, *DARK], ids=str)
 def test_every_page(stage: Stage, look: Look, chromium: Browser) -> None:
     faults = []
     for role in ("", "viewer", "admin"):

@@ -53,6 +53,9 @@ function offerSwitch() {
 document.addEventListener("hub-opened", offerSwitch);
 offerSwitch();
 
+// Tabs that are wider than the screen show the one that is open.
+for (const tab of document.querySelectorAll(".hub-tabs .active")) tab.closest(".hub-tabs").scrollLeft = tab.offsetLeft - 48;
+
 // A menu closes by Escape and by a click beside it.
 document.addEventListener("click", (event) => closeMenus(event.target));
 document.addEventListener("keydown", (event) => {
