@@ -115,6 +115,57 @@ def test_a_database_of_the_last_age_is_adopted_with_all_rows(bare: str) -> None:
     assert [json.loads(row[0])["runs"] for row in audit] == [18]
 
 
+def test_times_that_no_calendar_reaches_are_left_out_and_kept_in_meta(bare: str, tmp_path: Path) -> None:
+    load(bare, "3_run_log")
+    sql(
+        bare,
+        "UPDATE jobs SET last_run_at = '0001-01-01' WHERE id = 'oa-sync'",
+        "UPDATE job_logs SET started_at = 'infinity' WHERE id = 1",
+        "UPDATE job_logs SET started_at = '0001-01-01', finished_at = '20240-01-01' WHERE id = 2",
+        "SELECT 1",
+    )
+    site = Site(tmp_path, bare)
+    for words in (
+        ["migrate"],
+        ["job", "list"],
+        ["run", "list"],
+        ["job", "show", "oa-sync"],
+        ["run", "show", "2"],
+    ):
+        done = site.command(*words)
+        assert done.returncode == 0, done.stderr
+    first, second = sql(bare, "SELECT * FROM job_logs WHERE id <= 2 ORDER BY id")
+    assert first["started_at"] is None and first["finished_at"].year == 2024
+    assert json.loads(first["meta"])["adopted_times"]["started_at"] == "infinity"
+    assert second["started_at"] is None and second["status"] == "FAILURE"
+    assert json.loads(second["meta"])["adopted_times"]["finished_at"] == "20240-01-01T00:00:00"
+    assert sql(bare, "SELECT last_run_at FROM jobs WHERE id = 'oa-sync'")[0][0] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("ALTER TABLE jobs ALTER enabled TYPE int USING 1", "integer and boolean"),
+        (
+            "INSERT INTO jobs VALUES ('(none)', true, '', '', '{}', ''), ('', true, '', '', '{}', '')",
+            "(none)",
+        ),
+    ],
+    ids=["another type", "ids that become one"],
+)
+def test_what_is_unlike_that_system_is_refused_whole(
+    bare: str, tmp_path: Path, change: str, told: str
+) -> None:
+    load(bare, "2_running")
+    sql(bare, change, "SELECT 1")
+    before = sql(bare, "SELECT * FROM jobs ORDER BY id")
+    done = Site(tmp_path, bare).command("migrate")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "cannot be adopted" in done.stderr and told in done.stderr and "nothing was changed" in done.stderr
+    assert sql(bare, "SELECT * FROM jobs ORDER BY id") == before
+    assert not sql(bare, "SELECT FROM pg_namespace WHERE nspname = 'before_connecthub'")
+
+
 def test_a_command_that_only_looks_adopts_nothing(bare: str, tmp_path: Path) -> None:
     load(bare, "1_first")
     site = Site(tmp_path, bare)

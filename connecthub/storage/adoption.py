@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
 
 from connecthub.errors import DatabaseError
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from connecthub.storage.database import Connected
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,13 @@ log = logging.getLogger(__name__)
 SCHEMA = "before_connecthub"
 _FOLDER = Path(__file__).with_name("migrations")
 _NAMED = 5
+# What columns of other types, or rows that get into each other's way, end with.
+_UNLIKE = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.SyntaxOrAccessError,
+    asyncpg.PLPGSQLError,
+)
 # Tables of extensions do not count: a managed server may put some into every database.
 _TABLES = """
 SELECT c.relname AS name, array_agg(a.attname::text) AS columns
@@ -55,6 +62,19 @@ async def is_due(connection: Connected) -> bool:
 def script(part: str) -> str:
     """What runs `before` and `after` the migrations."""
     return (_FOLDER / f"adoption_{part}.sql").read_text(encoding="utf-8")
+
+
+async def run(connection: Any, part: str) -> None:
+    """Run a script. Raises DatabaseError where the database is not quite what that system had."""
+    try:
+        await connection.execute(script(part))
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError):
+        raise
+    except _UNLIKE as error:
+        raise DatabaseError(
+            f"database of the system before ConnectHub cannot be adopted: {' '.join(str(error).split())}; nothing "
+            "was changed: correct that column or row, then start again"
+        ) from None
 
 
 async def tell(connection: Connected) -> None:

@@ -35,10 +35,10 @@ async def upgrade(dsn: str) -> None:
             adopts = await adoption.is_due(driver)
             if adopts:
                 log.warning("adopting the database of the system before: a million runs take some minutes")
-                await driver.execute(adoption.script("before"))
+                await adoption.run(driver, "before")
             await connection.run_sync(_to_head)
             if adopts:
-                await driver.execute(adoption.script("after"))
+                await adoption.run(driver, "after")
                 await adoption.tell(driver)
     except CommandError:  # a revision that is not among the migrations here
         raise newer_schema_error() from None

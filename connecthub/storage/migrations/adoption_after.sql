@@ -29,11 +29,17 @@ EXCEPTION WHEN data_exception OR untranslatable_character OR program_limit_excee
     RETURN jsonb_build_object('adopted', given);
 END $$;
 
+-- A time that no calendar here reaches (infinity, the year 1, a typing error of 20240) would break the page of its row.
+CREATE FUNCTION pg_temp.adopted_time(given timestamptz) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN given >= '1970-01-01Z' AND given < '9999-12-01Z' THEN given END
+$$;
+
 CREATE TEMP TABLE adopted_jobs ON COMMIT DROP AS
 SELECT coalesce(nullif(id::text, ''), '(none)') AS id, coalesce(enabled, false) AS enabled,
        coalesce(cron_expr, '') AS cron_expr, coalesce(handler_path, '') AS handler_path,
        pg_temp.adopted_object(public_cfg::text) AS public_cfg, nullif(secret_cfg, '') AS secret_cfg,
-       last_run_at::timestamptz AS last_run_at
+       pg_temp.adopted_time(last_run_at) AS last_run_at
 FROM before_connecthub.jobs;
 
 -- What each run ran with: its snapshot, and where that is silent, what its Job says today.
@@ -47,7 +53,7 @@ SELECT l.id, l.job_id, l.at, coalesce(l.snap ->> 'handler_path', j.handler_path,
            || CASE WHEN l.snap ? 'adopted' THEN jsonb_build_object('adopted', l.snap -> 'adopted') ELSE '{}' END AS meta
 FROM (
     SELECT id, coalesce(nullif(job_id::text, ''), '(none)') AS job_id,
-           coalesce(started_at, finished_at)::timestamptz AS at, pg_temp.adopted_object(snapshot_params::text) AS snap
+           coalesce(pg_temp.adopted_time(started_at), pg_temp.adopted_time(finished_at)) AS at, pg_temp.adopted_object(snapshot_params::text) AS snap
     FROM before_connecthub.job_logs OFFSET 0
 ) l LEFT JOIN adopted_jobs j ON j.id = l.job_id;
 
@@ -93,11 +99,14 @@ SELECT l.id, a.job_id, r.id,
        coalesce(a.job_id || ':celery:' || nullif(l.celery_task_id, ''), a.job_id || ':log:' || l.id),
        a.meta || jsonb_strip_nulls(jsonb_build_object(
            'celery_task_id', l.celery_task_id,
+           'adopted_times', CASE WHEN pg_temp.adopted_time(l.started_at) IS DISTINCT FROM l.started_at::timestamptz
+                                     OR pg_temp.adopted_time(l.finished_at) IS DISTINCT FROM l.finished_at::timestamptz
+                            THEN jsonb_build_object('started_at', l.started_at, 'finished_at', l.finished_at) END,
            'adopted_status', CASE s.status WHEN 'LOST' THEN l.status END,
            'detail', CASE s.status WHEN 'LOST' THEN 'had no end when the database was adopted' END)),
        l.message, l.traceback, l.run_log,
-       coalesce(a.at, clock_timestamp()), l.started_at::timestamptz,
-       coalesce(l.finished_at::timestamptz, CASE WHEN s.status <> 'LOST' THEN a.at END, clock_timestamp())
+       coalesce(a.at, clock_timestamp()), pg_temp.adopted_time(l.started_at),
+       coalesce(pg_temp.adopted_time(l.finished_at), CASE WHEN s.status <> 'LOST' THEN a.at END, clock_timestamp())
 FROM before_connecthub.job_logs l
 JOIN adopted_runs a ON a.id = l.id
 JOIN adopted_definitions d ON d.job_id = a.job_id AND d.handler_path = a.handler_path AND d.public_cfg = a.public_cfg
@@ -118,5 +127,5 @@ INSERT INTO audit (username, action, object, detail)
 SELECT 'adoption', 'hub.adopt', '', jsonb_build_object(
     'jobs', (SELECT count(*) FROM jobs), 'runs', (SELECT count(*) FROM job_logs),
     'revisions', (SELECT count(*) FROM job_revisions));
-DROP FUNCTION pg_temp.adopted_object;
+DROP FUNCTION pg_temp.adopted_object, pg_temp.adopted_time;
 ANALYZE jobs, job_logs;
