@@ -44,7 +44,7 @@ def postgres() -> Iterator[str]:
     if podman("images", "-q", NAME):
         yield NAME
         return
-    made = ("--change", f"ENTRYPOINT {['sh', '-ec', _POSTGRES]!r}".replace("'", '"'))
+    made = ("--change", "ENTRYPOINT " + json.dumps(["sh", "-ec", _POSTGRES]))
     podman("import", *made, str(debian("postgres", "postgresql")), NAME, timeout_s=300)
     yield NAME
     podman("rmi", NAME)
@@ -84,7 +84,7 @@ def test_the_compose_example_runs_a_job_and_opens_one_port(image: str, postgres:
         url = f"http://127.0.0.1:{port}"
         end = time.monotonic() + 120  # it is started again until the database is there
         while not answers(url):
-            assert time.monotonic() < end, compose(folder, "logs")
+            assert time.monotonic() < end, podman("logs", f"{project}_db_1")
             time.sleep(0.2)
         hub = f"{project}_hub_1"
         person = Person(url)
@@ -99,4 +99,5 @@ def test_the_compose_example_runs_a_job_and_opens_one_port(image: str, postgres:
         assert "".join(published) == f"8000/tcp -> 127.0.0.1:{port}"
     finally:
         compose(folder, "down", "-v")
+        podman("rm", "-f", "-i", f"{project}_hub_1", f"{project}_db_1")
         podman("rmi", f"localhost/{project}_hub")
