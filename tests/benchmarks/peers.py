@@ -83,11 +83,11 @@ async def _pgqueuer(dsn: str, due: int, places: int) -> float:
             manager = QueueManager(queries)
             ran = 0
 
-            @manager.entrypoint("nothing")
             async def nothing(job: Job) -> None:
                 nonlocal ran
                 ran += 1
 
+            manager.entrypoint("nothing")(nothing)
             await queries.enqueue(["nothing"] * due, [None] * due, [0] * due)
             begun = time.perf_counter()
             await manager.run(
