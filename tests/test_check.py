@@ -8,6 +8,7 @@ from cryptography.fernet import Fernet
 
 from connecthub.security.vault import Vault
 from tests.installation import Site
+from tests.web_hub import fetch, run
 
 pytest_plugins = ["tests.installation"]
 
@@ -28,6 +29,16 @@ def test_every_item_has_its_line_and_all_is_well(site: Site) -> None:
     assert careless == ["database"], found  # the server of the tests runs without fsync
     assert "fsync" in found["database"][0] and "PostgreSQL" in found["database"][0]
     assert "1 handlers" in found["packages"][0] and "host:1" in found["hubs"][0]
+
+
+def test_a_database_of_another_encoding_is_a_warning(server: str, site: Site) -> None:
+    name = "latin_" + site.dsn.partition("test_")[2][:16]
+    options = "OWNER connecthub ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
+    run(fetch(server, f"CREATE DATABASE {name} {options}"))
+    there = site.dsn.replace(site.dsn.partition("?")[0].rpartition("/")[2], name)
+    found = site.check(CONNECTHUB_DATABASE__URL=there)["database"]
+    assert found[0].startswith("warning: ") and "its encoding is LATIN1" in found[0]
+    run(fetch(server, f"DROP DATABASE {name}"))
 
 
 def test_each_broken_job_says_what_to_do(site: Site) -> None:

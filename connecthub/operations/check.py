@@ -73,6 +73,12 @@ def _database(server: Row) -> Finding:
     what = f"PostgreSQL {server['version']}, database {server['name']}, {server['size']}"
     if server["is_standby"]:
         return fault("database", f"{what} is a standby and read-only: set [database] url to the primary")
+    if server["encoding"] != "UTF8":
+        return warning(
+            "database",
+            f"{what}, cannot hold every text, its encoding is {server['encoding']}: back up, CREATE DATABASE "
+            "name ENCODING 'UTF8' TEMPLATE template0, and restore there",
+        )
     if server["is_careless"]:
         return warning(
             "database", f"{what} may be lost when the power fails: switch fsync and full_page_writes on"

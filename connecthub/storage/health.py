@@ -15,12 +15,13 @@ _SERVER = """
 SELECT current_setting('server_version') AS version, current_database() AS name, pg_is_in_recovery() AS is_standby,
        pg_size_pretty(pg_database_size(current_database())) AS size,
        current_setting('fsync') = 'off' OR current_setting('full_page_writes') = 'off' AS is_careless,
+       (SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()) AS encoding,
        clock_timestamp() AS now
 """
 
 
 async def read_server(db: Database) -> asyncpg.Record:
-    """One row: version, name and size of the database, its clock, and whether it is a standby or `is_careless`.
+    """One row: version, name, size, encoding and clock of the database, whether it is a standby or `is_careless`.
 
     A careless server may lose the database when the power fails.
     """
