@@ -36,8 +36,9 @@ def test_a_server_that_crashes_and_comes_back(stage: Stage) -> None:
     assert checks["database"] != "ok" and status == 503
     stage.start_server()
     seconds = recovered(stage, hub.url)
+    due = stage.fires(first)
     stage.settle()
-    verdict = stage.judge(stage.fires(first))
+    verdict = stage.judge(due)
     print({"recovery_s": seconds})
     assert verdict.is_clean and verdict.lost == 0 and seconds < 15, dict(verdict.faults)
 
@@ -52,8 +53,9 @@ def test_connections_are_cut_one_by_one(stage: Stage) -> None:
         proxy.cut(1)
         time.sleep(0.1)
     seconds = recovered(stage, hub.url)
+    due = stage.fires(first)
     stage.settle()
-    verdict = stage.judge(stage.fires(first))
+    verdict = stage.judge(due)
     assert verdict.is_clean and verdict.lost == 0 and seconds < 15, dict(verdict.faults)
 
 
@@ -103,8 +105,9 @@ def test_a_statement_that_waits_for_a_lock(stage: Stage) -> None:
     stage.do(connection.execute("ROLLBACK"))
     stage.do(connection.close())
     seconds = recovered(stage, hub.url)
+    due = stage.fires(first)
     stage.settle()
-    verdict = stage.judge(stage.fires(first))
+    verdict = stage.judge(due)
     assert verdict.is_clean and seconds < 20, dict(verdict.faults)
 
 
@@ -144,7 +147,8 @@ def test_a_long_foreign_transaction(stage: Stage) -> None:
     first = stage.make_due(20)
     stage.hub()
     stage.until(lambda: stage.value("SELECT count(*) >= 1000 FROM job_logs WHERE status = 'SUCCESS'"), 60)
+    due = stage.fires(first)
     stage.settle()
-    verdict = stage.judge(stage.fires(first))
+    verdict = stage.judge(due)
     stage.do(foreign.close())
     assert verdict.is_clean, dict(verdict.faults)

@@ -116,8 +116,9 @@ def test_an_answer_that_never_came_is_not_repeated_blindly(stage: Stage, stateme
     stage.hub(proxy)
     assert proxy.swallowed.wait(20)
     stage.until(lambda: stage.value("SELECT count(*) >= 40 FROM job_logs WHERE status = 'SUCCESS'"))
+    due = stage.fires(first)
     stage.settle()
-    verdict = stage.judge(stage.fires(first))
+    verdict = stage.judge(due)
     assert verdict.is_clean and verdict.lost == 0, dict(verdict.faults)
 
 

@@ -194,6 +194,7 @@ def test_a_kill_between_withdrawal_and_release_leaves_nothing_behind(stage: Stag
     assert hub.process.returncode == -signal.SIGKILL
     stage.hub()
     stage.until(lambda: stage.value("SELECT count(*) >= 4 FROM job_logs WHERE status IN ('SUCCESS', 'LOST')"))
+    due = stage.fires(first)
     stage.settle()
-    verdict = stage.judge(stage.fires(first))
+    verdict = stage.judge(due)
     assert verdict.is_clean, dict(verdict.faults)
