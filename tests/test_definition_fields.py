@@ -72,7 +72,8 @@ def test_what_was_typed_becomes_a_value(name: str, typed: str, value: Any) -> No
     ("name", "typed", "key"),
     [
         ("count", "10", "whole_between"), ("count", "x", "whole_between"), ("count", "1.5", "whole_between"),
-        ("share", "nan", "decimal"), ("kind", '"b"', "choice"), ("numbers", "1\nx", "whole"),
+        ("share", "nan", "decimal"), ("count", "1" * 400, "whole_between"), ("numbers", "1" * 400, "whole"),
+        ("kind", '"b"', "choice"), ("numbers", "1\nx", "whole"),
         ("part", "{", "json_at"), ("part", '"\\u0000"', "characters"), ("part", "1e999", "json"),
         ("part", "[" * 99_999, "json"),
     ],

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 
@@ -588,6 +589,27 @@ def test_a_form_sent_twice_starts_one_run(hub: Hub) -> None:
     for token in ({}, {}, {"token": "none"}, {"token": "none"}):
         hub.post(path, **token)
     assert len(hub.sql("SELECT FROM job_logs")) == 6, "without a token nothing is the same"
+
+
+def test_a_form_saved_twice_saves_once_and_says_nothing_of_another(formed: Hub) -> None:
+    new = {**GOOD, "id": " sync-1 ", "handler_path": HANDLER, "token": str(uuid4())}
+    new |= {"p.kind": '"delta"', "secret_cfg": "", "s.user": "li", "s.token": CANARY}
+    for fields in ({}, {"then": "run"}, {"then": "run"}):
+        answer = formed.post("/admin/jobs/create", **new, **fields)
+        assert answer.status_code == 303, errors_of(answer.text)
+        formed.page(answer.headers["location"])
+    assert len(formed.sql("SELECT FROM job_revisions")) == len(formed.sql("SELECT FROM job_logs")) == 1
+    for other in ({"priority": "8"}, {"s.token": "another-secret"}, {"p.kind": '"full"'}):
+        answer = formed.post("/admin/jobs/create", **{**new, **other})
+        assert answer.status_code == 400 and "already" in errors_of(answer.text)["id"], other
+
+    form = shown_form(formed, "/admin/jobs/edit/sync-1")
+    form |= {"priority": "7", "s.token": "replaced-secret"}
+    for _ in range(2):
+        answer = formed.post("/admin/jobs/edit/sync-1", **form)
+        assert answer.status_code == 303 and "said" not in answer.headers["location"]
+    assert len(formed.sql("SELECT FROM job_revisions")) == 2
+    assert formed.post("/admin/jobs/edit/sync-1", **{**form, "priority": "6"}).status_code == 409
 
 
 def test_the_preview_says_what_the_policies_mean(formed: Hub) -> None:

@@ -199,7 +199,7 @@ def _number(field: Field, text: str) -> int | float:
         number = int(text) if field.kind == "integer" else float(text)
     except ValueError:
         number = math.nan
-    fits = math.isfinite(number) and len(text) < 40
+    fits = len(text) < 40 and math.isfinite(number)
     if fits and (field.low is None or number >= field.low) and (field.high is None or number <= field.high):
         return number
     if field.low is not None and field.high is not None:

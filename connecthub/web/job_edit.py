@@ -98,25 +98,37 @@ class JobEditor:
         if posted.get("do") == "fields":  # without JavaScript: the fields of another handler
             return await self._form(request, Checked(values), job, typed)
         if job is not None and posted.get("revision", str(job["revision_id"])) != str(job["revision_id"]):
+            if await self._is_stored(values, typed, job, language):
+                return await self._saved(request, job["id"], posted)
             return await self._conflict(request, values, posted, job)
         checked = await self._checker.check(values, typed, job, language)
-        done = checked.definition is not None and await self._store(request, checked, job)
-        if checked.errors or not done:
-            if job is not None and not checked.errors:  # saved by somebody else a moment ago
-                job = await self._job(request, job["id"])
-                return await self._conflict(request, values, posted, job)
+        definition = checked.definition
+        if definition is not None and not await self._store(request, checked, job):
+            other = await self._job(request, definition.id)  # saved a moment ago
+            if await self._is_stored(values, typed, other, language):
+                return await self._saved(request, definition.id, posted)
+            if job is not None:
+                return await self._conflict(request, values, posted, other)
+            checked.errors["id"] = [say(language, "error.taken")]
+        if definition is None or checked.errors:
             _ask_secrets_again(checked, typed, language)
             return await self._form(request, checked, job, typed)
         said = "" if job is None or checked.changes else "?said=unchanged"
+        return await self._saved(request, definition.id, posted, said)
+
+    async def _is_stored(self, values: Values, typed: Typed, job: Row, language: str) -> bool:
+        """Whether the Job is what was typed: a form that is sent twice has been saved by the first."""
+        again = await self._checker.check(values, typed, job, language, load=False)
+        return again.definition is not None and not again.changes
+
+    async def _saved(self, request: Request, job_id: str, posted: dict[str, str], said: str = "") -> Response:
         if posted.get("then") == "run":
-            run_id = await request_run(
-                self._database, values["id"], actor=actor(request), token=token_of(posted)
-            )
+            run_id = await request_run(self._database, job_id, actor=actor(request), token=token_of(posted))
             return RedirectResponse(f"/admin/joblogs/details/{run_id}", 303)
-        return RedirectResponse(details(values["id"]) + said, 303)
+        return RedirectResponse(details(job_id) + said, 303)
 
     async def _store(self, request: Request, checked: Checked, job: Row | None) -> bool:
-        """Write the definition; what the database refuses joins the errors. False: another saved first."""
+        """Write the definition; what the database refuses joins the errors. False: somebody was first."""
         definition = checked.definition
         assert definition is not None  # noqa: S101 - the caller looked
         names = sorted({change.field for change in checked.changes})
@@ -134,9 +146,7 @@ class JobEditor:
         except NotFoundError:
             raise RefusedRequest(404, say(language, "no_job", id=definition.id)) from None
         except RefusedError:
-            if job is not None:
-                return False
-            checked.errors["id"] = [say(language, "error.taken")]
+            return False
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             text = say(language, "error.refused", text=type(error).__name__)
             checked.errors["public_cfg"] = [text]

@@ -62,6 +62,17 @@ def test_an_edit_shows_what_it_changes_and_a_revision_is_restored(
     assert job["cron_expr"] == "0 0 29 2 *" and "tone" not in job["public_cfg"]
 
 
+def test_a_double_click_on_save_saves_once(admin: Reader, hub: Hub, look: Look) -> None:
+    job_id = f"twice-{look}"
+    hub.make_job(job_id, hub.script("end"))
+    admin.go(f"/admin/jobs/edit/{job_id}")
+    admin.type_in(priority="5")
+    admin.page.locator("[name=then]").dblclick()
+    admin.at("/admin/joblogs/details/*")
+    assert runs_of(hub, job_id) == 1
+    assert hub.sql("SELECT count(*) FROM job_revisions WHERE job_id = $1", job_id)[0]["count"] == 2
+
+
 def test_a_wrong_field_is_told_beside_it_and_nothing_typed_is_lost(
     admin: Reader, hub: Hub, look: Look
 ) -> None:

@@ -111,18 +111,23 @@ addEventListener("keydown", (event) => {
 
 // A session may have ended while a person typed: a post would lead to the log-in and lose it all.
 const signedOut = document.getElementById("signed-out");
-let isSignedIn = false;
+let sending = ""; // then "asks", "goes", "gone": a second click while the first is under way does nothing
 form.addEventListener("submit", async (event) => {
-  if (isSignedIn) {
-    isSignedIn = changed = false;
+  if (sending === "goes") {
+    sending = "gone";
+    changed = false;
     return;
   }
   event.preventDefault();
+  if (sending) return;
+  sending = "asks";
   const answer = await fetch("/admin/keys", { redirect: "manual", cache: "no-store" }).catch(() => null);
-  isSignedIn = answer?.type !== "opaqueredirect";
+  const isSignedIn = answer?.type !== "opaqueredirect";
   signedOut.hidden = isSignedIn;
+  sending = isSignedIn ? "goes" : "";
   if (isSignedIn) form.requestSubmit(event.submitter);
 });
+addEventListener("pageshow", () => (sending = "")); // also when it comes back from the browser's cache
 
 // The part of the cron expression that the caret is in.
 const cronParts = document.querySelectorAll("#cron-parts > span");
