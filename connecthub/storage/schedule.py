@@ -122,6 +122,11 @@ WHERE j.id = a.id
 """
 
 
+# Plans made on a table that was vacuumed while empty read all of it; autovacuum takes up to a minute to notice.
+_IS_UNHEARD_OF = "SELECT reltuples < $1::bigint FROM pg_class WHERE oid = 'job_logs'::regclass"
+_MANY = 100  # of fewer it does not matter
+
+
 async def store_tick(connection: Connected, fires: Sequence[Fire], advances: Sequence[Advance]) -> int:
     """Insert the runs and move the Jobs on; how many rows were new (fewer than `fires` should never be)."""
     superseding = [fire.job.id for fire in fires if fire.status == "QUEUED" and fire.job.overlap != "allow"]
@@ -140,6 +145,8 @@ async def store_tick(connection: Connected, fires: Sequence[Fire], advances: Seq
             [json.dumps(fire.meta) for fire in fires],
         )
         inserted = int(done.rsplit(" ", 1)[1])
+        if inserted >= _MANY and await connection.fetchval(_IS_UNHEARD_OF, inserted):
+            await connection.execute("ANALYZE job_logs")
     await connection.execute(
         _ADVANCE,
         [advance.job_id for advance in advances],
