@@ -7,6 +7,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from connecthub.engine import traces
@@ -16,6 +17,8 @@ from connecthub.security.redaction import Masker
 MESSAGE_CHARS = 50_000
 RESULT_BYTES = 1024 * 1024
 _HEAD_CHARS = 10_000
+_MANY = 100_000
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the escape of a NUL, and not the text \\u0000
 # A person has to mend these first: another attempt would fail the same way.
 NEVER_RETRIED = frozenset({"bad_handler", "bad_secret"})
@@ -138,10 +141,14 @@ def result_json(value: Any, masker: Masker) -> str | None:
     if value is None:
         return None
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        size = 0
+        if _has_many(value):
+            size = sum(len(piece.encode()) for piece in _ENCODER.iterencode(value))
+            value = value if size <= RESULT_BYTES else _beginning(value)
+        text = _ENCODER.encode(value)
         if masker.knows_any:  # from the text: what the plugin made may be a ring, or change while it is read
             text = json.dumps(masker.json(json.loads(text)), ensure_ascii=False)
-        size = len(text.encode())
+        size = max(size, len(text.encode()))
     except (TypeError, ValueError, RecursionError) as error:
         raise BadResult(f"the result is no JSON: {one_line(error, masker)}") from None
     if size > RESULT_BYTES:
@@ -150,6 +157,35 @@ def result_json(value: Any, masker: Masker) -> str | None:
     if _NUL.search(text):  # not in a huge text: that would stop all threads for as long as it takes
         raise BadResult("the result is no JSON that PostgreSQL can store: it holds a NUL character")
     return text
+
+
+def _has_many(value: Any) -> bool:
+    """Whether so much is in it that encoding it in one go would stop all threads for too long."""
+    count, left = 1, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict | list | tuple):
+            count += len(one)
+            if count > _MANY:
+                return True
+            left.extend(dict.values(one) if isinstance(one, dict) else one)
+    return False
+
+
+def _beginning(value: Any) -> Any:
+    """As much of it as the head of a cut result can show."""
+    room = 2 * _HEAD_CHARS
+
+    def take(one: Any) -> Any:
+        nonlocal room
+        room -= len(one) if isinstance(one, str) else 1
+        if isinstance(one, dict):
+            return {key: take(item) for key, item in takewhile(lambda item: room > 0, one.items())}
+        if isinstance(one, list | tuple):
+            return [take(item) for item in takewhile(lambda item: room > 0, one)]
+        return one
+
+    return take(value)
 
 
 def progress_json(done: float, total: float | None) -> str | None:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,7 @@ def test_an_exception_is_shown_in_its_own_thread(hub: Rig) -> None:
     ("what", "deep", "status", "words"),
     [
         ("huge", 0, "SUCCESS", TRUNCATED),
+        ("numbers", 0, "SUCCESS", None),
         ("keys", 0, "SUCCESS", None),
         ("tuple keys", 0, "FAILURE", "BadResult: the result is no JSON"),
         ("raises", 0, "FAILURE", "RuntimeError: no i"),
@@ -128,9 +130,9 @@ def test_an_exception_is_shown_in_its_own_thread(hub: Rig) -> None:
         ("number", 0, "FAILURE", "BadResult: the result is no JSON"),
     ],
 )
-@pytest.mark.parametrize("secrets", [None, {"password": SECRET}])
+@pytest.mark.parametrize("secrets", [None, {"password": SECRET, "pin": 1234}])
 def test_whatever_is_returned_ends_visibly(
-    hub: Rig, what: str, deep: int, status: str, words: str | None, secrets: dict[str, str] | None
+    hub: Rig, what: str, deep: int, status: str, words: str | None, secrets: dict[str, Any] | None
 ) -> None:
     hub.job("a", f"{HANDLERS}:ReturnsJob", public_cfg={"what": what, "deep": deep}, secrets=secrets)
     with loop_lag(hub) as lags:
@@ -138,7 +140,11 @@ def test_whatever_is_returned_ends_visibly(
     print(f"{what} {deep}: lag {max(lags):.3f} s")
     assert row["status"] == status, row["message"]
     assert words is None or words in row["message"]
-    assert what != "huge" or json.loads(row["result"])["truncated"] is True
+    assert what not in ("huge", "numbers") or json.loads(row["result"])["truncated"] is True
+    if what == "numbers":
+        cut, pin = json.loads(row["result"]), '"***"' if secrets else "1234"
+        assert cut["bytes"] == 52_888_899 and cut["head"].startswith('{"all": [0, 1, 2, 3')
+        assert f"1233, {pin}, 1235" in cut["head"] and len(cut["head"]) == 10_000
     assert max(lags) < 1
 
 
