@@ -252,6 +252,18 @@ def test_one_secret_is_replaced_without_knowing_the_others(formed: Hub) -> None:
     assert "sesame" not in audit and CANARY not in audit and "extra" in audit
 
 
+def test_a_secret_without_its_value_or_name_is_told(formed: Hub) -> None:
+    make(formed)
+    form = shown_form(formed, "/admin/jobs/edit/sync-1")
+    for key, value, told in ((" extra ", "", "“extra” has no value"), ("", "typed-77", "without the name")):
+        typed = {"nk.1": key, "nv.1": value}
+        for path, fields in (("edit/sync-1", form), ("create", {**GOOD, "id": "new"})):
+            answer = formed.post(f"/admin/jobs/{path}", **{**fields, **typed})
+            assert answer.status_code == 400 and told in errors_of(answer.text)["secret_cfg"], (path, key)
+            assert "typed-77" not in answer.text
+    assert len(formed.sql("SELECT FROM job_revisions")) == 1
+
+
 def test_saving_without_a_change_writes_no_revision(formed: Hub) -> None:
     make(formed)
     form = shown_form(formed, "/admin/jobs/edit/sync-1")

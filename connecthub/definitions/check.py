@@ -9,7 +9,7 @@ from typing import Any
 
 from connecthub.config import Settings
 from connecthub.definitions.differences import Change, differences, secret_changes
-from connecthub.definitions.fields import Field, WrongField, fields_of, merge, parse_json, read
+from connecthub.definitions.fields import MISSING, Field, WrongField, fields_of, merge, parse_json, read
 from connecthub.definitions.form import Errors, Reader, Values
 from connecthub.errors import SecretError
 from connecthub.plugins.discover import Catalogue, Handler
@@ -48,8 +48,9 @@ class Typed:
         """From the fields of a post."""
         secrets = {name[2:]: text for name, text in posted.items() if name.startswith("s.") and text}
         for name, key in posted.items():
-            if name.startswith("nk.") and key.strip():
-                secrets[key.strip()] = posted.get(f"nv.{name[3:]}", "")
+            value = posted.get(f"nv.{name[3:]}", "")
+            if name.startswith("nk.") and (key.strip() or value):
+                secrets[key.strip()] = value
         return cls(
             {name[2:]: text for name, text in posted.items() if name.startswith("p.")},
             posted.get("params_base", "{}"),
@@ -194,11 +195,18 @@ def _with_typed(
     merged = {key: value for key, value in secret.items() if key not in typed.removed}
     fields = {one.name: one for one in fields_of(handler.secrets if handler else None)}
     for key, text in typed.secrets.items():
+        beside = f"s.{key}" if key in fields else "secret_cfg"
         try:
-            merged[key] = read(fields.get(key, Field(key, "text", False)), text)
-            parse_json(json.dumps(merged[key]))
+            value = read(fields.get(key, Field(key, "text", False)), text)
+            if value is MISSING or not key:
+                lacks = "secret_empty" if key else "secret_nameless"
+                reader.wrong(beside, say(language, f"error.{lacks}", name=key))
+                continue
+            parse_json(json.dumps(value))
         except WrongField:  # its words would show the value
-            reader.wrong(f"s.{key}" if key in fields else "secret_cfg", say(language, "error.secret_type"))
+            reader.wrong(beside, say(language, "error.secret_type"))
+            continue
+        merged[key] = value
     return merged
 
 

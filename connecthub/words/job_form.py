@@ -26,7 +26,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "字母、数字和 . _ - :，以字母或数字开头，保存后不能修改。",
     ),
     "hint.tags": ("Separated by commas.", "用逗号分隔。"),
-    "hint.cron_expr": ("Minute, hour, day, month, weekday.", "分 时 日 月 星期。"),
+    "hint.cron_expr": (
+        "Minute, hour, day, month, weekday (7 or 0: Sunday). * each, */5 each fifth, 9-18 from to, 1,15 these; or @hourly, @daily, @weekly, @monthly.",
+        "分 时 日 月 星期（7 或 0 为周日）。* 表示每个，*/5 每隔 5，9-18 范围，1,15 列举；也可写 @hourly、@daily、@weekly、@monthly。",
+    ),
     "hint.handler_path": (
         "Pick one below, or type package.module:Class.",
         "从下方选择，或填写 包.模块:类名。",
@@ -216,6 +219,14 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "error.secret_unreadable": (
         "The stored secrets cannot be read, so single keys cannot be replaced: give all of them as JSON.",
         "已保存的密钥无法解密，不能只替换其中一项，请用 JSON 填写全部。",
+    ),
+    "error.secret_empty": (
+        "“{name}” has no value: type one, or leave its name empty as well.",
+        "「{name}」没有值，请填写，或将名称一并留空。",
+    ),
+    "error.secret_nameless": (
+        "A secret was typed without the name of its key: type both again.",
+        "填写了密钥的值而没有名称，请重新填写两者。",
     ),
     "error.secret_type": ("This value does not fit its type.", "该值与类型不符。"),
     "model.missing": ("Required.", "必填。"),
