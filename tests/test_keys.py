@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,30 @@ def test_a_rotation_that_was_killed_goes_on_with_its_key(site: Site, point: str)
     assert site.command("key", "retire").returncode == 0
     newest = Vault.open(site.data / "fernet.key", may_create=False)
     assert all(newest.decrypt(token) for _, token in tokens(site))
+
+
+def test_a_rotation_whose_database_goes_says_so_in_one_line_and_goes_on_later(
+    site: Site, server: str
+) -> None:
+    fill(site, 2)
+    site.sql(
+        "INSERT INTO hubs (worker_id, name, version, places) VALUES (gen_random_uuid(), 'host:7', '0.1.0', 4)"
+    )
+    rotating = subprocess.Popen(
+        [sys.executable, "-u", "-m", "connecthub", "key", "rotate"],
+        cwd=site.folder, env=site.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert rotating.stdout is not None
+    assert "waiting for host:7 to notice key" in rotating.stdout.readline()
+    name = site.dsn.partition("?")[0].rpartition("/")[2]
+    run(fetch(server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+    run(fetch(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name))
+    _, said = rotating.communicate(timeout=60)
+    run(fetch(server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+    assert rotating.returncode == 2 and len(said.splitlines()) == 1, said
+    assert "the database was lost meanwhile" in said
+    site.sql("DELETE FROM hubs")
+    assert "went on" in site.command("key", "rotate").stdout and len(ids(site)) == 2
 
 
 def test_retire_says_what_needs_the_old_key_and_drops_nothing(site: Site) -> None:
