@@ -53,6 +53,13 @@ def podman(*words: str, timeout_s: float = 120) -> str:
     return done.stdout.strip()
 
 
+def log(container: str) -> str:
+    """What a container has printed, its complaints too."""
+    return subprocess.run(
+        ["podman", "logs", container], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    ).stdout
+
+
 def debian(name: str, packages: str) -> Path:
     """An archive of a minimal Debian with these packages; made once and kept in CACHE."""
     archive = CACHE / f"bookworm-{name}.tar"
@@ -169,7 +176,7 @@ class Container:
 
     def log(self) -> str:
         """What it has printed."""
-        return podman("logs", self.name)
+        return log(self.name)
 
     def execute(self, *argv: str) -> str:
         """What a command inside prints."""

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.faults.conftest import needs
-from tests.ops.podman import CACHE, debian, podman
+from tests.ops.podman import CACHE, debian, log, podman
 from tests.program import ROOT, Person
 from tests.standins.__main__ import job_settings
 from tests.test_run_life import create, run_now, wait_for
@@ -28,7 +28,7 @@ data=/var/lib/postgresql/data; bin=$(echo /usr/lib/postgresql/*/bin); as="runuse
 install -d -o postgres -m 0700 $data; install -d -o postgres /var/run/postgresql
 if [ ! -s $data/PG_VERSION ]; then
   printf %s "$POSTGRES_PASSWORD" > /tmp/password; chmod 644 /tmp/password
-  $as $bin/initdb -D $data -U $POSTGRES_USER -A scram-sha-256 --pwfile=/tmp/password; rm /tmp/password
+  $as $bin/initdb -D $data -U $POSTGRES_USER -E UTF8 -A scram-sha-256 --pwfile=/tmp/password; rm /tmp/password
   echo "host all all all scram-sha-256" >> $data/pg_hba.conf
   echo "CREATE DATABASE $POSTGRES_USER" | $as $bin/postgres --single -D $data postgres
 fi
@@ -84,7 +84,7 @@ def test_the_compose_example_runs_a_job_and_opens_one_port(image: str, postgres:
         url = f"http://127.0.0.1:{port}"
         end = time.monotonic() + 120  # it is started again until the database is there
         while not answers(url):
-            assert time.monotonic() < end, podman("logs", f"{project}_db_1")
+            assert time.monotonic() < end, log(f"{project}_hub_1")
             time.sleep(0.2)
         hub = f"{project}_hub_1"
         person = Person(url)
@@ -99,5 +99,7 @@ def test_the_compose_example_runs_a_job_and_opens_one_port(image: str, postgres:
         assert "".join(published) == f"8000/tcp -> 127.0.0.1:{port}"
     finally:
         compose(folder, "down", "-v")
+        # This version of podman-compose leaves the network, and what would start again.
         podman("rm", "-f", "-i", f"{project}_hub_1", f"{project}_db_1")
+        podman("network", "rm", "-f", f"{project}_default")
         podman("rmi", f"localhost/{project}_hub")
