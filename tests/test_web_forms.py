@@ -103,7 +103,8 @@ def test_the_classes_of_a_handler_check_its_fields(hub: Hub) -> None:
     typed = {**GOOD, "handler_path": "webjobs.jobs:TypedJob"}
     answer = hub.post("/admin/jobs/create", **{**typed, "public_cfg": "{}", "secret_cfg": '{"token": 5}'})
     errors = errors_of(answer.text)
-    assert errors["public_cfg"].startswith("base_url: ") and errors["secret_cfg"].startswith("token: ")
+    assert errors["p.base_url"] == "Required." and "public_cfg" not in errors, "beside its field, and once"
+    assert errors["s.token"] and CANARY not in answer.text
     assert hub.post("/admin/jobs/create", **typed).status_code == 303
     # What was stored is checked as well when it is kept.
     assert hub.post("/admin/jobs/edit/sync-1", **{**typed, "secret_cfg": ""}).status_code == 303

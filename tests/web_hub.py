@@ -194,4 +194,4 @@ def insert_run(hub: Hub, status: str = "SUCCESS", job_id: str = "sync-1") -> int
 
 def errors_of(page: str) -> dict[str, str]:
     """The texts that stand beside the fields, by field."""
-    return {name: unescape(text) for name, text in re.findall(r'id="(\w+)-error">([^<]*)<', page)}
+    return {name: unescape(text) for name, text in re.findall(r'id="([\w.]+)-error">([^<]*)<', page)}

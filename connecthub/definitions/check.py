@@ -148,14 +148,14 @@ class Checker:
             "public_cfg": {one.name for one in fields_of(handler.params if handler else None)},
             "secret_cfg": {one.name for one in fields_of(handler.secrets if handler else None)},
         }
+        told = set(reader.errors)
         for problem in report.field_errors:
             text = _in_words(problem, language)
             top = problem.field.split(".")[0]
             beside = f"{'p' if problem.section == 'public_cfg' else 's'}.{top}"
-            if beside in reader.errors:  # told already, and better
-                continue
-            reader.wrong(problem.section, ": ".join(filter(None, (problem.field, text))))
-            if top in drawn[problem.section]:
+            if top not in drawn[problem.section]:
+                reader.wrong(problem.section, ": ".join(filter(None, (problem.field, text))))
+            elif beside not in told:  # there it was told already, and better
                 reader.wrong(beside, text if top == problem.field else f"{problem.field}: {text}")
 
 

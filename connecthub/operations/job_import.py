@@ -92,13 +92,13 @@ def _values(entry: Entry, stored: Row | None, zone: str) -> Values:
 
 
 def _problems(entry: Entry, checked: Checked) -> list[str]:
-    """In the words of the form. Errors of single fields are told with their section as well."""
-    return [
-        f"{entry.at(name)}: {' '.join(text.split())}"
-        for name, texts in checked.errors.items()
-        if not name.startswith(("p.", "s."))
-        for text in texts
-    ]
+    """In the words of the form, those of single fields with the object that the field is in."""
+    found = []
+    for name, texts in checked.errors.items():
+        part, _, key = name.partition(".")
+        where = entry.at({"p": "public_cfg", "s": "secret_cfg"}.get(part, name))
+        found += [": ".join(filter(None, (where, key, " ".join(text.split())))) for text in texts]
+    return found
 
 
 def _step(entry: Entry, stored: Row | None, checked: Checked, vault: Vault) -> Step:
