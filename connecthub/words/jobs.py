@@ -71,6 +71,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Starts {n:run|runs} now, one of each Job. The schedules stay.",
         "{n} 个任务各执行一次，计划不变。",
     ),
+    "says.waits_paused": (
+        "All hubs are paused: the run waits until they are resumed.",
+        "调度已暂停，本次执行将排队，恢复后开始。",
+    ),
     "says.stays_disabled": ("The Job stays disabled.", "任务保持停用。"),
     "says.beside": (
         "is going ({since}); this one starts beside it.",

@@ -118,7 +118,7 @@ def test_it_is_tried_and_run_with_other_parameters(hub: Hub, visit: Visit, look:
         expect(was).to_be_hidden()
         someone.type_in(**{"p.script": str(other.path)})
         expect(was).to_be_visible()
-        someone.sees(someone.say("n_changed", n=1), "summary output")
+        someone.sees(someone.say("n_changed", n=1), "main output")
         someone.button("run_now").click()
         someone.at("/admin/joblogs/details/*")
         someone.sees("only this once", "#log")
