@@ -132,10 +132,10 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 @asynccontextmanager
 async def database_url(settings: Settings) -> AsyncIterator[str]:
     """The URL of the database that the settings name; the embedded one runs while this is entered."""
-    _make_data_dir(settings.data_dir)
     if settings.database.dsn:
         yield settings.database.dsn
         return
+    _make_data_dir(settings.data_dir)
     postgres = await EmbeddedPostgres.start(settings.data_dir)
     try:
         yield postgres.dsn

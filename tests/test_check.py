@@ -31,6 +31,13 @@ def test_every_item_has_its_line_and_all_is_well(site: Site) -> None:
     assert "1 handlers" in found["packages"][0] and "host:1" in found["hubs"][0]
 
 
+def test_it_makes_nothing_not_even_the_data_folder(site: Site) -> None:
+    nowhere = site.folder / "nowhere"
+    key = {"CONNECTHUB_SECURITY__FERNET_KEY_PATH": str(site.data / "fernet.key")}
+    found = site.check(CONNECTHUB_DATA__DIR=str(nowhere), **key)
+    assert "is not there yet" in found["data folder"][0] and not nowhere.exists()
+
+
 def test_a_database_of_another_encoding_is_a_warning(server: str, site: Site) -> None:
     name = "latin_" + site.dsn.partition("test_")[2][:16]
     options = "OWNER connecthub ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0"
