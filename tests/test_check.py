@@ -33,8 +33,8 @@ def test_every_item_has_its_line_and_all_is_well(site: Site) -> None:
 
 def test_it_makes_nothing_not_even_the_data_folder(site: Site) -> None:
     nowhere = site.folder / "nowhere"
-    key = {"CONNECTHUB_SECURITY__FERNET_KEY_PATH": str(site.data / "fernet.key")}
-    found = site.check(CONNECTHUB_DATA__DIR=str(nowhere), **key)
+    key = str(site.data / "fernet.key")
+    found = site.check(CONNECTHUB_DATA__DIR=str(nowhere), CONNECTHUB_SECURITY__FERNET_KEY_PATH=key)
     assert "is not there yet" in found["data folder"][0] and not nowhere.exists()
 
 

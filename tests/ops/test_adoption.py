@@ -12,6 +12,7 @@ from markupsafe import escape
 
 from connecthub.errors import DatabaseError
 from connecthub.storage.pending import migrate
+from connecthub.web.paths import listed as in_a_form
 from connecthub.web.paths import segment
 from tests.installation import Site
 from tests.program import Person, Program
@@ -95,7 +96,7 @@ def test_ids_of_old_work_in_every_page_and_route(bare: str, tmp_path: Path) -> N
 
 def use(person: Person, dsn: str, job_id: str) -> None:
     """All that a person may do to a Job, and its deletion at last."""
-    path, shown = segment(job_id), str(escape(job_id))
+    path, shown, field = segment(job_id), str(escape(job_id)), in_a_form([job_id])
     listed = person.get("/admin/jobs/list", params={"q": job_id})
     assert listed.status_code == 200 and f"/admin/jobs/details/{path}" in listed.text
     for page in (f"jobs/details/{path}", f"jobs/edit/{path}", f"jobs/{path}/run"):
@@ -112,11 +113,11 @@ def use(person: Person, dsn: str, job_id: str) -> None:
     assert person.post(f"/admin/joblogs/{run_id}/retry").status_code == 303
     assert person.post(f"/admin/joblogs/{run_id + 1}/cancel").status_code == 303
     for action, enabled in (("disable", False), ("enable", True)):
-        assert person.post(f"/admin/jobs-bulk/{action}", data={"ids": job_id}).status_code == 303
+        assert person.post(f"/admin/jobs-bulk/{action}", data={"ids": field}).status_code == 303
         row = sql(dsn, "SELECT id, enabled FROM jobs")
         assert {one["id"]: one["enabled"] for one in row}[job_id] is enabled
     assert person.post(f"/admin/jobs/restore/1/{path}", data={"revision": "0"}).status_code == 409
-    assert shown in person.get("/admin/jobs-bulk/confirm", params={"action": "delete", "id": job_id}).text
+    assert shown in person.get("/admin/jobs-bulk/confirm", params={"action": "delete", "id": field}).text
     deleted = person.post(f"/admin/jobs/delete/{path}", data={"typed": job_id})
     assert deleted.status_code == 303, deleted.text
 
