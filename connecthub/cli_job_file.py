@@ -46,11 +46,27 @@ def export_jobs(settings: Settings, job_ids: tuple[str, ...], output: Path | Non
         raise RefusedError(f"{error}; or export with --secrets encrypted") from None
     if output is None:
         return click.echo(text, nl=False)
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RefusedError(f"{output} cannot be written: {error.strerror}") from None
+    _write(output, text)
     click.echo(f"{len(rows)} Jobs are in {output}")
+
+
+def _write(file: Path, text: str) -> None:
+    """Put the text there as a whole: a full disk leaves the file that was there before."""
+    target = file.resolve()  # a link stays a link
+    part = target.with_name(f".{target.name}.part")
+    try:
+        if file.exists() and not file.is_file():  # a pipe, /dev/stdout
+            file.write_text(text, encoding="utf-8")
+            return
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise RefusedError(
+            f"{file} cannot be written: {error.strerror}; choose a folder with room that is yours to write"
+        ) from None
 
 
 @click.command("import")

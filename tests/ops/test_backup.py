@@ -146,15 +146,17 @@ def test_a_full_disk_leaves_no_backup_and_the_keys_as_they_were(stage: Stage) ->
         key = small / "fernet.key"
         shutil.copy(stage.folder / "data" / "fernet.key", key)
         kept = key.read_bytes()
+        jobs = small / "jobs.toml"
+        assert command(stage, "job", "export", "-o", str(jobs)).returncode == 0
+        exported = jobs.read_bytes()
         with open(small / "ballast", "wb", buffering=0) as ballast, pytest.raises(OSError, match="No space"):
             while True:
                 ballast.write(b"0" * 4096)
         full = command(stage, "key", "rotate", CONNECTHUB_SECURITY__FERNET_KEY_PATH=str(key))
         assert "No space left on device" in one_line(full)
-        assert key.read_bytes() == kept and sorted(p.name for p in small.iterdir()) == [
-            "ballast",
-            "fernet.key",
-        ]
+        assert "No space left on device" in one_line(command(stage, "job", "export", "-o", str(jobs)))
+        assert key.read_bytes() == kept and jobs.read_bytes() == exported
+        assert sorted(p.name for p in small.iterdir()) == ["ballast", "fernet.key", "jobs.toml"]
 
 
 def test_a_disk_that_fills_up_during_a_restore_undoes_it(stage: Stage) -> None:
