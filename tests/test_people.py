@@ -10,7 +10,7 @@ from pathlib import Path
 
 from connecthub.security.passwords import verify_password
 from tests.program import OWN_PASSWORD, ROOT, Person, Program
-from tests.web_hub import OWN, PASSWORD, Hub, add_user, insert_job
+from tests.web_hub import OWN, PASSWORD, Hub, add_user, insert_job, insert_run
 
 pytest_plugins = ["tests.web_hub"]
 
@@ -144,6 +144,22 @@ def test_the_browser_tells_its_zone_at_the_log_in(stranger: Hub) -> None:
         answer = stranger.post("/admin/login", username="admin", password=PASSWORD, timezone=zone)
         assert answer.status_code == 303
         assert ("2029-12-31 19:00" if shown == "2019" else shown) in stranger.page("/admin/jobs/list"), zone
+
+
+def test_times_are_the_readers_with_the_zone_of_the_job_beside(stranger: Hub) -> None:
+    insert_job(stranger)
+    run_id = insert_run(stranger)
+    stranger.sql("UPDATE jobs SET next_run_at = '2030-01-01 00:30Z'")
+    stranger.sql("UPDATE job_logs SET scheduled_for = '2020-01-01 00:30Z'")
+    for zone, is_beside in (("America/New_York", True), ("Asia/Shanghai", False)):
+        stranger.post("/admin/login", username="admin", password=PASSWORD, timezone=zone)
+        for path, year in (("jobs/list", 2030), ("", 2030), (f"joblogs/details/{run_id}", 2020)):
+            text = re.sub(r"<[^>]+>", "", stranger.page(f"/admin/{path}"))
+            theirs = f"{year}-01-01 08:30"
+            mine = rf"{year - 1}-12-31 19:30 \(\D*{theirs} Asia/Shanghai\)" if is_beside else theirs
+            assert re.search(mine, text) and ("Asia/Shanghai" in text) is is_beside, (path, zone)
+        page = stranger.page("/admin/jobs/details/sync-1")
+        assert " Asia/Shanghai" in page and (page.count(" for you") == 10) is is_beside, zone
 
 
 def test_pause_and_resume_are_told_on_every_page(hub: Hub) -> None:

@@ -48,6 +48,7 @@ class PlainJob(BaseJob):
 class TypedJob(PlainJob):
     class Params(BaseModel):
         base_url: str
+        hours: int = 24
 
     class Secrets(BaseModel):
         token: str
