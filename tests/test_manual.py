@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,3 +194,28 @@ def test_each_page_is_in_the_index_and_each_link_leads_somewhere() -> None:
                 assert (file.parent / link).exists(), f"{file.name}: {link}"
     for readme in (ROOT / "README.md", ROOT / f"README{CHINESE}"):
         assert "](docs/README" in readme.read_text("utf-8")
+
+
+OLD_PLUGIN = """
+from app.integrations.seeyon import SeeyonClient
+from app.jobs.base import BaseJob
+
+class OldJob(BaseJob):
+    async def run(self, params: dict, secrets: dict):
+        return {"client": SeeyonClient.__name__, "n": params["n"]}
+"""
+
+
+@pytest.mark.parametrize("page", ["upgrade.md", f"upgrade{CHINESE}"])
+def test_plugins_of_the_system_before_need_only_their_imports_changed(site: Site, page: str) -> None:
+    package = site.folder / "extensions"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "old.py").write_text(OLD_PLUGIN)
+    (site.folder / "params.json").write_text('{"n": 3}')
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```", (DOCS / page).read_text("utf-8"), re.S | re.M)
+    (mend,) = [block for block in blocks if "sed" in block]
+    subprocess.run(["sh", "-ec", mend], cwd=site.folder, check=True)
+    site.environ |= {"CONNECTHUB_PLUGINS__PACKAGES": '["extensions"]'}
+    done = site.process("run-once", "extensions.old:OldJob", "--params", "params.json")
+    assert done.returncode == 0 and json.loads(done.stdout) == {"client": "SeeyonClient", "n": 3}
