@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 from pathlib import Path
 
 from tests.faults.conftest import needs
 from tests.ops.machine import Machine
-from tests.program import Person
+from tests.program import ROOT, Person
 from tests.test_run_life import create, run_now, wait_for
 
 CONFIG = """
@@ -24,6 +25,12 @@ admin_password = "only root reads this"
 packages = ["tests"]
 """
 
+# The command of docs/install.md, and the mode of config.toml there.
+WRAPPER = re.findall(r"```sh\n(#!/bin/sh\n.*?)```", (ROOT / "docs" / "install.md").read_text(), re.S)[0]
+COMMAND_LINE = """printf %s "$0" > /usr/local/bin/connecthub; chmod 755 /usr/local/bin/connecthub
+chgrp connecthub /etc/connecthub /etc/connecthub/config.toml; chmod 750 /etc/connecthub
+chmod 640 /etc/connecthub/config.toml
+"""
 
 # The key moves to where only root reads it, as a comment of the unit says; and the watchdog is impatient.
 DROP_IN = """mkdir -p $0
@@ -60,6 +67,12 @@ def test_the_unit_runs_jobs_drains_them_and_is_started_again_when_it_stands_stil
         for (job_id, handler), params in zip(handlers.items(), ({}, slow), strict=True):
             create(person, job_id, "", handler_path=handler, public_cfg=json.dumps(params))
         wait_for(person, run_now(person, "limited"), "it may use 200 MiB (memory_mb)")
+
+        machine.run("sh", "-ec", COMMAND_LINE, WRAPPER)
+        checked = machine.run("connecthub", "check")  # beside the hub, as its user and with its settings
+        assert "ok       hubs: alive" in checked and "fault" not in checked, checked
+        assert "echo" in machine.run("connecthub", "job", "list")
+        machine.run("connecthub", "backup", "/var/lib/connecthub/b.zip")
 
         going = run_now(person, "slow")
         wait_for(person, going, "Running")
