@@ -280,7 +280,8 @@ def test_a_database_of_somebody_else_is_not_replaced(filled: Site, elsewhere: Si
     assert "holds tables that are not ConnectHub's (job_logs, jobs)" in line and "[database] url" in line
 
 
-def test_an_archive_that_ends_while_it_is_restored_changes_nothing(filled: Site) -> None:
+@pytest.mark.parametrize("how", ["cut", "overwritten"])
+def test_an_archive_that_changes_while_it_is_restored_changes_nothing(filled: Site, how: str) -> None:
     file = backup(filled)
     before = everything(filled)
     restoring = subprocess.Popen(
@@ -292,7 +293,13 @@ def test_an_archive_that_ends_while_it_is_restored_changes_nothing(filled: Site)
     asked = ""
     while not asked.endswith("[y/N]: "):  # the archive has been found whole by now
         asked += restoring.stdout.read(1)
-    os.truncate(file, file.stat().st_size // 2)
+    middle = file.stat().st_size // 2
+    if how == "cut":
+        os.truncate(file, middle)
+    else:
+        with file.open("r+b") as archive:
+            archive.seek(middle)
+            archive.write(b"\xff" * 4096)
     _, said = restoring.communicate("y\n", timeout=60)
     assert restoring.returncode == 2 and len(said.splitlines()) == 1, said
     assert "the archive cannot be read any more" in said and "take another copy" in said

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO
 
@@ -123,7 +122,7 @@ def _fed(process: subprocess.Popen[bytes], source: IO[bytes]) -> Iterator[None]:
         try:
             with contextlib.suppress(BrokenPipeError):
                 shutil.copyfileobj(source, process.stdin, _PIECE)
-        except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        except Exception as error:  # whatever it is: with its input left open the process would wait for ever
             failed.append(error)
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
