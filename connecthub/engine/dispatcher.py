@@ -112,7 +112,8 @@ class Dispatcher:
         self.claims_begun += 1
         try:
             claims = await runs.claim(self._db, self._held.worker_id, self._lease_s, places, above)
-            failpoints.passing("claim.after_answer")
+            if claims:
+                failpoints.passing("claim.after_answer")
             self.adopt(claims, begun + self._lease_s)
         finally:
             self.claims_answered += 1

@@ -89,8 +89,12 @@ class Ticker:
                 log.warning("the clock of this machine was stepped by %.1f s", ahead - self._wall_ahead)
                 self._minute.offset -= timedelta(seconds=ahead - self._wall_ahead)
                 self._wall_ahead = ahead
-                self._scheduler.reschedule_job("tick", trigger=self._minute)
+                self._aim()
                 await self._tick_safely()
+
+    def _aim(self) -> None:
+        """Wait for the next minute mark anew."""
+        self._scheduler.reschedule_job("tick", trigger=self._minute)
 
     async def _tick_safely(self) -> None:
         failures = 0
@@ -98,7 +102,10 @@ class Ticker:
             self.tried_at = boottime()
             try:
                 async with self._ticking:
+                    before = self._minute.offset
                     await self.tick_once()
+                if abs(self._minute.offset - before) > timedelta(seconds=_STEP_S):
+                    self._aim()  # the clocks' difference was not known before, or the server is another one
                 return
             except asyncio.CancelledError:
                 if not self._stopping:
