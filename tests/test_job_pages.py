@@ -198,6 +198,23 @@ def test_running_many_and_all_that_match(hub: Hub) -> None:
     assert "No Job was selected." in hub.page("/admin/jobs-bulk/confirm?action=clear")
 
 
+def test_a_job_that_is_deleted_meanwhile_is_told_as_gone(hub: Hub) -> None:
+    for job_id in ("a-1", "b-1"):
+        insert_job(hub, job_id)
+    hub.client._transport.raise_server_exceptions = False  # type: ignore[attr-defined]
+    # As if somebody had deleted b-1 after the page had looked for it.
+    hub.sql("CREATE FUNCTION gone() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$")
+    hub.sql(
+        "CREATE TRIGGER gone BEFORE INSERT ON job_logs FOR EACH ROW WHEN (NEW.job_id <> 'a-1')"
+        " EXECUTE FUNCTION gone()"
+    )
+    answer = hub.post("/admin/jobs-bulk/run", ids="a-1\nb-1")
+    assert answer.headers["location"].endswith("said=started&n=1")
+    assert hub.post("/admin/jobs/b-1/run").status_code == 404
+    answer = hub.post("/admin/jobs/create", **GOOD, then="run")
+    assert answer.status_code == 404 and "deleted" in answer.text
+
+
 def test_the_form_draws_the_fields_of_the_models(formed: Hub) -> None:
     raw = formed.client.get(f"/admin/jobs/create?handler={HANDLER}").text
     assert "Copies &lt;b&gt;people&lt;/b&gt;." in raw and "<b>people" not in raw

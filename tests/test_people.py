@@ -99,7 +99,9 @@ def test_an_admin_manages_the_others(hub: Hub) -> None:
     hub.post("/admin/users/enable", username="王伟")
     answer = hub.post("/admin/users/password", username="王伟")
     assert answer.status_code == 200 and password[1] not in answer.text
-    assert hub.post("/admin/users/role", username="nobody", role="viewer").status_code == 404
+    for path in ("role", "disable", "enable", "password", "sessions"):
+        answer = hub.post(f"/admin/users/{path}", username="nobody", role="viewer")
+        assert answer.status_code == 404, path
     rows = hub.sql("SELECT action, object, address, detail FROM audit WHERE action LIKE 'user.%' ORDER BY id")
     assert [row["action"].removeprefix("user.") for row in rows] == [
         "create", "role", "disable", "enable", "password",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -125,9 +126,12 @@ class JobActions:
         """Start one run of each Job."""
         form = await read_form(request)
         ids = [row["id"] for row in (await weigh(self._database, _ids(form))).jobs]
+        started = 0
         for job_id in ids:
-            await request_run(self._database, job_id, actor=actor(request), token=token_of(form))
-        return _back(form, "started", len(ids))
+            with suppress(NotFoundError):  # deleted a moment ago
+                await request_run(self._database, job_id, actor=actor(request), token=token_of(form))
+                started += 1
+        return _back(form, "started", started)
 
     async def clear(self, request: Request) -> Response:
         """Delete the ended runs of Jobs; the Jobs stay, and so do runs that are going."""

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from connecthub.config import Settings
+from connecthub.errors import NotFoundError
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
 from connecthub.storage.overview import count_failing
@@ -69,6 +70,7 @@ class HubAdmin(Admin):
         self.admin.exception_handlers = {
             HTTPException: self._on_http_error,
             RefusedRequest: self._on_refused,
+            NotFoundError: self._on_gone,
             **dict.fromkeys(NO_DATABASE, self._on_no_database),
             Exception: self._on_crash,
         }
@@ -145,6 +147,10 @@ class HubAdmin(Admin):
         if not isinstance(error, RefusedRequest):
             raise error
         return await self._error(request, error.status, error.text)
+
+    async def _on_gone(self, request: Request, error: Exception) -> Response:
+        """Somebody has deleted it between two looks at it."""
+        return await self._error(request, 404, say(request.state.language, "not_found"))
 
     async def _on_no_database(self, request: Request, error: Exception) -> Response:
         return await self._error(request, 503, say(request.state.language, "no_database"))

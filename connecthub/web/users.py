@@ -146,6 +146,8 @@ class UserRoutes:
     async def sessions(self, request: Request) -> Response:
         """End all sessions of an account; of the own one all but this."""
         name = (await read_form(request)).get("username", "")
+        if await users.read_user(self._database, name) is None:
+            raise RefusedRequest(404, say(request.state.language, "no_user", name=name))
         keep = request.state.visit.session_id
         await sessions.end_sessions(self._database, name, actor(request), keep=keep)
         return RedirectResponse(USERS, 303)
