@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from cryptography.fernet import Fernet
 
@@ -20,6 +23,7 @@ from connecthub.operations.archive import DUMP, Manifest, new_archive, write_man
 from connecthub.security.keyfile import read_keys
 from connecthub.security.vault import Vault
 from connecthub.storage.programs import Programs, find_programs
+from connecthub.storage.schema import MIGRATION_LOCK
 from tests import cluster
 from tests.installation import Site
 from tests.web_hub import fetch, run
@@ -270,6 +274,38 @@ def test_a_role_without_rights_is_told(filled: Site, elsewhere: Site, server: st
     line = refused(elsewhere, "restore", str(file))
     assert "permission denied for schema public; the role of [database] url must own the database" in line
     assert not (elsewhere.data / "fernet.key").exists()
+
+
+@pytest.mark.parametrize("whole_terminal", [True, False], ids=["Ctrl-C", "this process alone"])
+def test_a_signal_leaves_a_restore_whole_or_undone(
+    filled: Site, elsewhere: Site, server: str, whole_terminal: bool
+) -> None:
+    assert filled.command("backup", "with.zip", "--with-key").returncode == 0
+    before = everything(elsewhere)
+    name = elsewhere.dsn.partition("?")[0].rpartition("/")[2]
+    waits = f"SELECT FROM pg_stat_activity WHERE datname = '{name}' AND wait_event = 'advisory'"
+
+    with asyncio.Runner() as loop:
+        connection = loop.run(asyncpg.connect(elsewhere.dsn))
+        loop.run(connection.execute("SELECT pg_advisory_lock($1::bigint)", MIGRATION_LOCK))
+        restoring = subprocess.Popen(
+            [sys.executable, "-m", "connecthub", "restore", str(filled.folder / "with.zip")],
+            cwd=elsewhere.folder, env=elsewhere.environ, start_new_session=True,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while not run(fetch(server, waits)):
+            assert restoring.poll() is None
+        (os.killpg if whole_terminal else os.kill)(restoring.pid, signal.SIGINT)
+        if whole_terminal:
+            restoring.wait(60)  # while the lock is held
+        loop.run(connection.close())
+        _, said = restoring.communicate(timeout=60)
+    assert restoring.returncode == (2 if whole_terminal else 0)
+    assert len(said.splitlines()) == whole_terminal and ("nothing was restored" in said) == whole_terminal, (
+        said
+    )
+    assert (elsewhere.data / "fernet.key").exists() != whole_terminal
+    assert (everything(elsewhere) == before) == whole_terminal
 
 
 def test_a_database_of_somebody_else_is_not_replaced(filled: Site, elsewhere: Site) -> None:

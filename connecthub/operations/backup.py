@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,7 +106,7 @@ async def restore_backup(
             if target.tables:
                 confirm(manifest, target)
             programs = await asyncio.to_thread(find_programs, manifest.pg_dump)
-            with keyfile.kept_if_all_goes_well(key_path, new_keys):
+            with keyfile.kept_if_all_goes_well(key_path, new_keys), _left_to_programs():
                 await asyncio.to_thread(
                     restore,
                     programs,
@@ -119,6 +120,19 @@ async def restore_backup(
             with contextlib.suppress(DatabaseError):  # all is restored; PostgreSQL does it later by itself
                 await backup.analyze(dsn)
     return manifest
+
+
+@contextlib.contextmanager
+def _left_to_programs() -> Iterator[None]:
+    """Ctrl-C meanwhile is for psql and pg_restore, which it reaches too: they undo all, which is told then.
+
+    Left now, this process would take the key away again from a restore that goes on in its thread.
+    """
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _check_revision(file: Path, manifest: Manifest) -> None:
