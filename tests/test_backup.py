@@ -308,6 +308,31 @@ def test_a_signal_leaves_a_restore_whole_or_undone(
     assert (everything(elsewhere) == before) == whole_terminal
 
 
+@pytest.mark.parametrize("whole_terminal", [True, False], ids=["Ctrl-C", "this process alone"])
+def test_a_signal_leaves_a_whole_backup_or_none(filled: Site, server: str, whole_terminal: bool) -> None:
+    name = filled.dsn.partition("?")[0].rpartition("/")[2]
+    waits = f"SELECT FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
+    with asyncio.Runner() as loop:
+        connection = loop.run(asyncpg.connect(server.replace("/postgres?", f"/{name}?")))
+        loop.run(connection.execute("BEGIN; LOCK TABLE pg_catalog.pg_publication"))  # pg_dump alone reads it
+        backing_up = subprocess.Popen(
+            [sys.executable, "-m", "connecthub", "backup", "b.zip"],
+            cwd=filled.folder, env=filled.environ, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while not run(fetch(server, waits)):
+            assert backing_up.poll() is None
+        (os.killpg if whole_terminal else os.kill)(backing_up.pid, signal.SIGINT)
+        if whole_terminal:
+            backing_up.wait(60)
+        loop.run(connection.close())
+        _, said = backing_up.communicate(timeout=60)
+    assert backing_up.returncode == (2 if whole_terminal else 0)
+    assert len(said.splitlines()) == whole_terminal and ("not be dumped" in said) == whole_terminal, said
+    left = [file.name for file in filled.folder.iterdir() if "zip" in file.name]
+    assert left == ([] if whole_terminal else ["b.zip"])
+
+
 def test_a_database_of_somebody_else_is_not_replaced(filled: Site, elsewhere: Site) -> None:
     file = filled.folder / "with.zip"
     assert filled.command("backup", "with.zip", "--with-key").returncode == 0

@@ -40,7 +40,8 @@ async def make_backup(file: Path, dsn: str, key_path: Path, *, with_key: bool) -
         async with backup.taken_snapshot(dsn) as snapshot:
             vault = _fitting(key_path, snapshot, needed=with_key)
             programs = await asyncio.to_thread(find_programs, snapshot.major)
-            await asyncio.to_thread(_add_dump, target, programs, dsn, snapshot)
+            with _left_to_programs():
+                await asyncio.to_thread(_add_dump, target, programs, dsn, snapshot)
         if with_key:
             target.writestr(archive.KEY, keyfile.as_text(keyfile.read_keys(key_path)))
         manifest = Manifest(
@@ -124,9 +125,9 @@ async def restore_backup(
 
 @contextlib.contextmanager
 def _left_to_programs() -> Iterator[None]:
-    """Ctrl-C meanwhile is for psql and pg_restore, which it reaches too: they undo all, which is told then.
+    """Ctrl-C meanwhile is for PostgreSQL's programs, which it reaches too: they end, which is told then.
 
-    Left now, this process would take the key away again from a restore that goes on in its thread.
+    Left now, this process would take archive or key away from the work that goes on in its thread.
     """
     before = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
