@@ -50,7 +50,7 @@ class Look:
 
 
 LOOKS = [Look("en", 1280), Look("zh", 390), Look("zh", 1280), Look("en", 390)]
-DARK = [Look("en", 1280, "dark"), Look("zh", 390, "dark")]
+DARK = [Look("en", 800, "dark"), Look("zh", 390, "dark")]  # a tablet's width is looked at here, too
 
 
 @dataclass
