@@ -84,14 +84,16 @@ def object_link(action: str, object: str) -> str:
 def facts(row: Any, language: str) -> list[tuple[str, str]]:
     """What the row tells beyond its columns: name and words, `before → after` where there are both."""
     detail = json.loads(row["detail"])
+    if not isinstance(detail, dict):  # written by SQL, and here for ever
+        detail = {"detail": detail}
     texts = LANGUAGES[language]
-    changes = [change for change in detail.pop("changes", []) if isinstance(change, dict)]
+    told = detail.get("changes")
+    changes = [change for change in told if isinstance(change, dict)] if isinstance(told, list) else []
     if changes:  # each field with its values says more than the bare names
-        detail.pop("changed", None)
-        detail.pop("secret_keys", None)
-    told = [(texts.get(f"audit.{name}", name), _words(name, value, texts)) for name, value in detail.items()]
-    told += [_change(change, texts) for change in changes]
-    return [(label, words) for label, words in told if words]
+        detail = {name: detail[name] for name in detail if name not in ("changes", "changed", "secret_keys")}
+    found = [(texts.get(f"audit.{name}", name), _words(name, value, texts)) for name, value in detail.items()]
+    found += [_change(change, texts) for change in changes]
+    return [(label, words) for label, words in found if words]
 
 
 def _change(change: dict[str, Any], texts: dict[str, str]) -> tuple[str, str]:
