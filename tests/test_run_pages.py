@@ -47,6 +47,34 @@ def test_a_run_says_what_happened_first(hub: Hub) -> None:
         hub.sql("DELETE FROM job_logs")
 
 
+def test_a_run_tells_its_facts_and_its_attempts(hub: Hub) -> None:
+    insert_job(hub)
+    [made] = hub.sql(
+        "INSERT INTO hubs (worker_id, name, version, places) VALUES (gen_random_uuid(), 'vm-1:7', '1', 4)"
+        " RETURNING worker_id"
+    )
+    hub.sql("UPDATE jobs SET max_attempts = 3")
+    first = insert_run(hub, "FAILURE")
+    hub.sql(
+        "UPDATE job_logs SET trigger = 'schedule', scheduled_for = '2020-01-01 00:00Z',"
+        " queued_at = '2020-01-01 00:00:01Z', started_at = '2020-01-01 00:00:03.5Z', reason = 'timeout',"
+        " finished_at = '2020-01-01 00:01:36.5Z', worker_id = $1, params = NULL",
+        made["worker_id"],
+    )
+    hub.sql(
+        "INSERT INTO job_logs (job_id, revision_id, trigger, status, scheduled_for, attempt, retry_of,"
+        " idempotency_key, not_before) SELECT job_id, revision_id, trigger, 'QUEUED', scheduled_for, 2, id,"
+        " idempotency_key, now() + interval '5 min' FROM job_logs WHERE id = $1",
+        first,
+    )
+    page = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", hub.page(f"/admin/joblogs/details/{first}")))
+    for fact in (
+        "Fire time 2020-01-01 08:00", "Started 2020-01-01 08:00", "+2.5 s", "Duration 1 min 33 s",
+        "Trigger schedule", "Worker vm-1:7", "webjobs.jobs:PlainJob", "attempt 1 of 3", "Attempt 2 by itself",
+    ):  # fmt: skip
+        assert fact in page, fact
+
+
 def test_what_has_ended_and_still_holds_its_place_says_so(hub: Hub) -> None:
     insert_job(hub)
     run_id = insert_run(hub, "FAILURE")
