@@ -43,6 +43,7 @@ from connecthub.web.job_charts import bars
 from connecthub.web.job_why import answer
 from connecthub.web.live import is_fragment
 from connecthub.web.shared import MANY_JOBS, Shared
+from connecthub.web.times import zone_named
 from connecthub.web.views import HubView, edge
 
 Revision = tuple[Row, list[Change] | None]
@@ -217,11 +218,14 @@ class JobAdmin(HubView, model=Job):
 
     async def _why(self, request: Request, job: Row, now: datetime) -> dict[str, Any]:
         """The answer for the moment of the URL, and the fire times of late to pick from."""
-        zone, wrong = _zone(request.query_params.get("zone"), job["timezone"])
+        own = zone_named(job["timezone"]) or ZoneInfo("UTC")
+        typed = request.query_params.get("zone") or own.key
+        known = zone_named(typed)
+        zone = known or own
         text = request.query_params.get("at", "")
         moment = _moment(text, zone)
         found = None
-        if moment is not None:
+        if moment is not None and known:  # in which zone, nobody knows
             found = answer(await facts_at(self.database, job["id"], moment), moment, now, self.kept_days)
         try:
             span = cron.span(job["cron_expr"], job["timezone"], now - timedelta(days=62), now, keep=_FIRES)
@@ -234,7 +238,9 @@ class JobAdmin(HubView, model=Job):
             "asked_at": local,
             "zone": zone.key,
             "late": late,
-            "wrong_moment": bool(text and moment is None) or wrong,
+            "typed_zone": typed,
+            "wrong_zone": known is None,
+            "wrong_moment": bool(text and moment is None),
         }
 
 
@@ -248,16 +254,6 @@ def asked(request: Request) -> tuple[JobFilter, str]:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
-
-
-def _zone(name: str | None, default: str) -> tuple[ZoneInfo, bool]:
-    """The zone of that name, and whether there is none."""
-    for candidate in (name or default, default):
-        try:
-            return ZoneInfo(candidate), candidate != (name or default)
-        except (KeyError, ValueError, OSError):
-            continue
-    return ZoneInfo("UTC"), True
 
 
 def _moment(text: str, zone: ZoneInfo) -> datetime | None:

@@ -182,7 +182,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "policy.rerun_lost": ("A lost run is run again.", "失联后重跑。"),
     "policy.priority": ("Priority {n}.", "优先级 {n}。"),
     "moment": ("Moment", "时间"),
-    "wrong_moment": ("Pick a date, a time and a known time zone.", "请选择日期、时间和有效的时区。"),
+    "wrong_moment": ("Pick a date and a time.", "请选择日期和时间。"),
     "rests_on": ("The records this rests on", "依据的记录"),
     "late_fires": ("Its latest fire times", "最近的触发时间"),
     "why.ran": ("It ran: see this run.", "已执行，见下方记录。"),
