@@ -84,8 +84,8 @@ def old(bench: Bench, size: Size) -> list[Figure]:
     hub = bench.start(64)
     _sample(bench, hub, "plain", size.due)
     ratios = []
-    for number in range(min(size.times, 3)):
-        before = old_design.drain(bench, size.due if size.full else min(_OLD_DUE, size.due), number)
+    for _ in range(min(size.times, 3)):
+        before = old_design.drain(bench, size.due if size.full else min(_OLD_DUE, size.due))
         ratios.append(size.due / _sample(bench, hub, "plain", size.due)[0].seconds / before)
     bench.end(hub)
     return [Figure("1", "faster than the old design, by runs/s", median(ratios), "x", 40, True)]
