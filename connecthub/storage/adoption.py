@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from connecthub.errors import DatabaseError
+from connecthub.storage.schema import is_no_extensions
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Connected
@@ -29,13 +30,11 @@ _UNLIKE = (
     asyncpg.SyntaxOrAccessError,
     asyncpg.PLPGSQLError,
 )
-# Tables of extensions do not count: a managed server may put some into every database.
-_TABLES = """
+_TABLES = f"""
 SELECT c.relname AS name, array_agg(a.attname::text) AS columns
 FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
-  AND NOT EXISTS (SELECT FROM pg_depend d
-                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+  AND {is_no_extensions("c")}
 GROUP BY c.relname ORDER BY c.relname
 """
 _OLD = {"jobs": {"id", "cron_expr", "handler_path"}, "job_logs": {"id", "job_id", "status"}}

@@ -13,14 +13,9 @@ from connecthub.errors import RefusedError
 from connecthub.storage.database import CONNECT_TIMEOUT_S, UNAVAILABLE
 from connecthub.storage.failures import unreachable
 from connecthub.storage.keys import stored_tokens
-from connecthub.storage.schema import MIGRATION_LOCK
+from connecthub.storage.schema import MIGRATION_LOCK, is_no_extensions
 
-# What belongs to an extension is not ours: another database has the extension or not.
-_OURS = """
-relnamespace = '{schema}'::regnamespace
-AND NOT EXISTS (SELECT FROM pg_depend d
-                WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-"""
+_OURS = "relnamespace = '{schema}'::regnamespace AND " + is_no_extensions("c")
 
 
 @dataclass(frozen=True)
@@ -173,8 +168,7 @@ BEGIN
     FOR one IN
         SELECT p.oid::regprocedure AS name FROM pg_proc p
         WHERE pronamespace = '{{schema}}'::regnamespace
-          AND NOT EXISTS (SELECT FROM pg_depend d
-                          WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+          AND {is_no_extensions("p", "pg_proc")}
     LOOP
         EXECUTE format('DROP ROUTINE %s CASCADE', one.name);
     END LOOP;

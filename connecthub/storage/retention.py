@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from connecthub.storage.schema import schema_revisions
+from connecthub.storage.schema import is_known, schema_revisions
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
@@ -38,11 +38,9 @@ class Step:
     gone: int
 
 
-# What the rows of a newer version mean is for its own hubs to know.
-_IS_KNOWN = "(SELECT version_num FROM alembic_version) = ANY({}::text[])"
 _BEGIN = f"""
 UPDATE retention SET worker_id = $1, touched_at = clock_timestamp(), runs = 0, revisions = 0
-WHERE (touched_at IS NULL OR touched_at <= clock_timestamp() - make_interval(secs => $2)) AND {_IS_KNOWN.format("$3")}
+WHERE (touched_at IS NULL OR touched_at <= clock_timestamp() - make_interval(secs => $2)) AND {is_known("$3")}
 RETURNING true
 """
 _END = """
@@ -84,11 +82,11 @@ WITH gone AS (
     WHERE l.id = ANY($2::bigint[]) AND {_OLD.format(days="$3", failure_days="$4")}
       AND (SELECT e.id FROM job_logs e WHERE e.id = l.retry_of) IS NULL
       AND coalesce((SELECT j.next_run_at > l.scheduled_for FROM jobs j WHERE j.id = l.job_id), true)
-      AND {_IS_KNOWN.format("$5")}
+      AND {is_known("$5")}
     RETURNING l.id
 ), counted AS (
     UPDATE retention SET touched_at = clock_timestamp(), runs = runs + (SELECT count(*) FROM gone)
-    WHERE worker_id = $1 AND {_IS_KNOWN.format("$5")} RETURNING true
+    WHERE worker_id = $1 AND {is_known("$5")} RETURNING true
 )
 SELECT (SELECT count(*) FROM gone) AS gone, EXISTS (SELECT FROM counted) AS mine
 """
@@ -118,7 +116,7 @@ WITH page AS MATERIALIZED (
     SELECT id FROM job_revisions WHERE id > $2 ORDER BY id LIMIT {_REVISIONS}
 ), gone AS (
     DELETE FROM job_revisions r USING page p
-    WHERE r.id = p.id AND {_IS_KNOWN.format("$4")} AND CASE
+    WHERE r.id = p.id AND {is_known("$4")} AND CASE
         WHEN (SELECT n.saved_at > clock_timestamp() - make_interval(days => $3) FROM job_revisions n
               WHERE n.job_id = r.job_id AND n.number > r.number ORDER BY n.number LIMIT 1) IS DISTINCT FROM false
         THEN false
@@ -130,7 +128,7 @@ WITH page AS MATERIALIZED (
     RETURNING r.id
 ), counted AS (
     UPDATE retention SET touched_at = clock_timestamp(), revisions = revisions + (SELECT count(*) FROM gone)
-    WHERE worker_id = $1 AND {_IS_KNOWN.format("$4")} RETURNING true
+    WHERE worker_id = $1 AND {is_known("$4")} RETURNING true
 )
 SELECT (SELECT count(*) FROM gone) AS gone,
        (SELECT max(id) FROM page WHERE EXISTS (SELECT FROM counted)) AS reached
@@ -146,7 +144,7 @@ async def delete_revisions(db: Database, worker_id: UUID, kept: Kept, after: int
 # Each start of a hub leaves a row behind.
 _DELETE_HUBS = f"""
 WITH gone AS (
-    DELETE FROM hubs WHERE seen_at <= clock_timestamp() - make_interval(days => $1) AND {_IS_KNOWN.format("$2")}
+    DELETE FROM hubs WHERE seen_at <= clock_timestamp() - make_interval(days => $1) AND {is_known("$2")}
     RETURNING true
 )
 SELECT count(*) FROM gone

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from connecthub.errors import DatabaseError
 from connecthub.storage.failures import OWNER
+from connecthub.storage.schema import is_no_extensions
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
 _NAMED = 5
-_LACKING = """
+_LACKING = f"""
 SELECT c.relname FROM pg_class c
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND c.relname <> 'alembic_version'
   AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
            AND (has_table_privilege(c.oid, 'UPDATE') OR c.relname = 'audit'))
-  AND NOT EXISTS (SELECT FROM pg_depend d
-                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+  AND {is_no_extensions("c")}
 ORDER BY c.relname
 """
 _MAY_CREATE = "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from connecthub.storage.schema import schema_revisions
+from connecthub.storage.schema import is_known, schema_revisions
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
@@ -96,8 +96,7 @@ WITH ready AS MATERIALIZED (
     SELECT q.id FROM job_logs q
     WHERE q.status = 'QUEUED' AND q.id > $5
       AND (SELECT paused_at IS NULL FROM hub_state)
-      -- A newer version has migrated the database meanwhile: what its rows mean is for its own hubs to know.
-      AND (SELECT version_num FROM alembic_version) = ANY($4::text[])
+      AND {is_known("$4")}
       AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
       AND (q.attempt = 1 OR NOT EXISTS (
             SELECT FROM job_logs c
@@ -255,7 +254,7 @@ WITH ended AS (
         meta = l.meta || jsonb_build_object('lease_expired_at', l.lease_expires_at)
     FROM job_revisions r
     WHERE r.id = l.revision_id AND l.status = 'RUNNING' AND l.lease_expires_at <= clock_timestamp()
-      AND (SELECT version_num FROM alembic_version) = ANY($1::text[])
+      AND {is_known("$1")}
     RETURNING {_ENDED},
         CASE WHEN r.rerun_lost AND l.attempt < r.max_attempts
              THEN coalesce(r.retry_delays[least(l.attempt, cardinality(r.retry_delays))], 0) END AS retry_delay_s

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from connecthub.storage.schema import schema_revisions
+from connecthub.storage.schema import is_known, schema_revisions
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Connected
@@ -78,9 +78,7 @@ async def now(connection: Connected) -> datetime:
     return moment
 
 
-_MAY_TICK = """
-SELECT paused_at IS NULL AND (SELECT version_num FROM alembic_version) = ANY($1::text[]) FROM hub_state
-"""
+_MAY_TICK = f"SELECT paused_at IS NULL AND {is_known('$1')} FROM hub_state"
 
 
 async def may_tick(connection: Connected) -> bool:

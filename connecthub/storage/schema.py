@@ -30,6 +30,25 @@ def schema_scripts() -> dict[str, Path]:
     }
 
 
+def is_known(revisions: str) -> str:
+    """SQL: whether the schema is one that this version knows; `revisions` stands for schema_revisions().
+
+    Where a newer version has migrated the database, what its rows mean is for its own hubs to know.
+    """
+    return f"(SELECT version_num FROM alembic_version) = ANY({revisions}::text[])"
+
+
+def is_no_extensions(of: str, catalogue: str = "pg_class") -> str:
+    """SQL: whether the row `of` in PostgreSQL's catalogue is no part of an extension.
+
+    What is, is not ours: a managed server may put some into every database.
+    """
+    return (
+        f"NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = '{catalogue}'::regclass"
+        f" AND d.objid = {of}.oid AND d.deptype = 'e')"
+    )
+
+
 def newer_schema_error() -> DatabaseError:
     """What is said where a newer version has made the schema."""
     return DatabaseError(

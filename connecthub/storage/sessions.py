@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from connecthub.errors import RefusedError
 from connecthub.security.passwords import verify_password
 from connecthub.storage import audit
-from connecthub.storage.schema import schema_revisions
+from connecthub.storage.schema import is_known, schema_revisions
 
 if TYPE_CHECKING:
     import asyncpg
@@ -69,7 +69,7 @@ WITH visit AS (
     WHERE s.id = v.id AND $2 AND v.last_seen_at < clock_timestamp() - interval '1 minute'
 )
 SELECT v.id AS session_id, v.username, v.role, v.must_change_password, v.language, v.timezone, v.theme,
-       h.paused_at, h.paused_by, NOT (SELECT version_num FROM alembic_version) = ANY($3::text[]) AS is_outdated
+       h.paused_at, h.paused_by, NOT {is_known("$3")} AS is_outdated
 FROM visit v, hub_state h
 """
 
