@@ -157,7 +157,7 @@ def test_a_crawl_from_link_to_link_finds_no_broken_page_and_changes_no_row(hub: 
 def test_every_kind_of_answer_has_the_headers_that_guard_it(hub: Hub) -> None:
     insert_job(hub)
     run_id = insert_run(hub)
-    hub.client._transport.raise_server_exceptions = False  # type: ignore[attr-defined]
+    hub.answer_faults()
     for method, path, status in (
         ("GET", "/", 303), ("GET", "/health", 200), ("GET", "/health/ready", 200), ("GET", "/metrics", 401),
         ("GET", "/none", 404), ("GET", "/admin/none", 404), ("GET", "/admin/static/hub.css", 200),

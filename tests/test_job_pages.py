@@ -201,7 +201,7 @@ def test_running_many_and_all_that_match(hub: Hub) -> None:
 def test_a_job_that_is_deleted_meanwhile_is_told_as_gone(hub: Hub) -> None:
     for job_id in ("a-1", "b-1"):
         insert_job(hub, job_id)
-    hub.client._transport.raise_server_exceptions = False  # type: ignore[attr-defined]
+    hub.answer_faults()
     # As if somebody had deleted b-1 after the page had looked for it.
     hub.sql("CREATE FUNCTION gone() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$")
     hub.sql(

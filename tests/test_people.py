@@ -230,7 +230,7 @@ def test_what_people_do_to_runs_is_audited_with_the_change(hub: Hub) -> None:
     insert_job(hub)
     hub.sql("CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'full'; END$$")
     hub.sql("CREATE TRIGGER broken BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION broken()")
-    hub.client._transport.raise_server_exceptions = False  # type: ignore[attr-defined]
+    hub.answer_faults()
     answer = hub.post("/admin/jobs/sync-1/run")
     assert answer.status_code == 500 and "Runs go on" in answer.text and "full" not in answer.text
     assert not hub.sql("SELECT FROM job_logs")
