@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import traceback
 from collections.abc import Iterator
 
@@ -24,7 +23,6 @@ def text_of(error: BaseException) -> str:
 
 def _lengths(error: BaseException) -> Iterator[int]:
     """How long the texts are that make up its traceback."""
-    yield 0
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left:
@@ -32,9 +30,16 @@ def _lengths(error: BaseException) -> Iterator[int]:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        with contextlib.suppress(BaseException):  # its own __str__ may do anything
-            yield len(str(one))
-        for note in getattr(one, "__notes__", ()):
-            yield len(note)
+        yield _shown(one)
+        notes = getattr(one, "__notes__", None)
+        yield from map(_shown, notes if isinstance(notes, list | tuple) else [notes])
         left += [one.__cause__, one.__context__]
         left += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+
+
+def _shown(foreign: object) -> int:
+    """How long the text of something is; 0 where it cannot be shown, for its own __str__ may do anything."""
+    try:
+        return len(str(foreign))
+    except BaseException:
+        return 0

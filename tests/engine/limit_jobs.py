@@ -48,6 +48,19 @@ class RaisesJob(BaseJob):
         }[params["what"]]
 
 
+class OddNotesJob(BaseJob):
+    """Logs an exception whose notes are params.notes, and raises it."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        error = ValueError("noted oddly")
+        error.__notes__ = params["notes"]
+        try:
+            raise error
+        except ValueError:
+            log.exception("could not")
+            raise
+
+
 def _after(cause: BaseException) -> BaseException:
     error = ValueError("after that")
     error.__cause__ = cause

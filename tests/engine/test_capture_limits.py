@@ -105,6 +105,15 @@ def test_whatever_is_raised_is_a_visible_failure(hub: Rig, what: str, words: str
     assert max(lags) < 1
 
 
+@pytest.mark.parametrize("notes", [None, 5, [1, "two"]])
+def test_an_exception_with_odd_notes_is_logged_and_raised_like_any_other(hub: Rig, notes: object) -> None:
+    hub.job("a", f"{HANDLERS}:OddNotesJob", public_cfg={"notes": notes})
+    row = hub.wait(hub.run("a"))
+    assert row["message"].startswith("ValueError: noted oddly\n")  # and what it has logged
+    for shown in (row["traceback"], row["run_log"]):
+        assert "limit_jobs.py" in shown and "ValueError: noted oddly" in shown
+
+
 def test_an_exception_is_shown_in_its_own_thread(hub: Rig) -> None:
     hub.job("a", f"{HANDLERS}:RaisesJob", public_cfg={"what": "slow"})
     hub.job("b", "tests.engine.sample_jobs:EchoJob")
