@@ -39,6 +39,13 @@ EXPIRED = (
 )
 
 
+def spellings_in(row: asyncpg.Record, secret: str) -> list[str]:
+    """The columns of a row in which a secret stands, as it is or as texts of Python or JSON have it."""
+    spellings = {secret, repr(secret)[1:-1]}
+    spellings |= {json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False)}
+    return [name for name, value in row.items() if any(one in str(value) for one in spellings)]
+
+
 class Rig:
     """The test's side: a hub that runs, and SQL beside it. Every call blocks."""
 

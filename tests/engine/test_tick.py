@@ -159,6 +159,17 @@ def test_a_broken_schedule_fails_alone_and_is_left_until_changed(rig: Rig) -> No
     assert rig.sql("SELECT FROM jobs WHERE id = 'cron' AND schedule_error IS NULL")
 
 
+def test_a_time_that_no_calendar_reaches_fails_alone(rig: Rig) -> None:
+    ticks = Ticks(rig)
+    for job_id in ("never", "good"):
+        rig.job(job_id, "EchoJob", cron_expr="* * * * *")
+        ticks.due(job_id, 0)
+    rig.sql("UPDATE jobs SET next_run_at = '-infinity' WHERE id = 'never'")
+    ticks.tick()
+    assert ticks.rows("good") == [("QUEUED", None)]
+    assert ticks.rows("never") == [("SKIPPED", "bad_schedule")]
+
+
 def test_while_paused_nothing_is_inserted_and_nothing_claimed(hub: Rig) -> None:
     ticks = Ticks(hub)
     hub.do(requests.set_paused(hub.db, True, actor=Actor("li.na", None)))
