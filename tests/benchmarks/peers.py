@@ -27,7 +27,7 @@ _SLOW_DUE = 1000  # of APScheduler, which works off each by itself and knows no 
 
 
 def peers(bench: Bench, size: Size) -> list[Figure]:
-    """Runs queued at once, alternating with the hub's; none of these keeps a record as the hub does."""
+    """Runs queued at once, alternating with the hub's; neither keeps output, result or definition of a run."""
     if find_spec("pgqueuer") is None or find_spec("psycopg") is None:
         print("row peers is left out: it needs the extra [bench]")
         return []
