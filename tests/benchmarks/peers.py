@@ -22,7 +22,7 @@ from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figure, Size
 from tests.benchmarks.long import drain
 
-_PLACES = (64, 1000)  # the hub's default, and the batch of 500 at which pgqueuer is fastest
+_PLACES = (64, 1000)  # row 1, and the batch of 500 at which pgqueuer is fastest
 _SLOW_DUE = 1000  # of APScheduler, which works off each by itself and knows no places
 
 
