@@ -79,12 +79,16 @@ class Catalogue:
     async def found(self) -> Found:
         """All handlers; the first call after a change takes as long as the imports do."""
         async with self._lock:
-            files = await asyncio.to_thread(lambda: dict(_files(self.packages, self.path)))
-            key = await asyncio.to_thread(lambda: [(name, _stamp(file)) for name, file in files.items()])
+            files, key = await asyncio.to_thread(self._look_at_files)
             if key != self._key:
                 self._found = await _look(files, self.packages, self.path)
                 self._key = key
             return self._found
+
+    def _look_at_files(self) -> tuple[dict[str, Path], object]:
+        """The modules there are, and what differs once one of them has changed."""
+        files = dict(_files(self.packages, self.path))
+        return files, [(name, _stamp(file)) for name, file in files.items()]
 
 
 def missing_packages(packages: tuple[str, ...], path: Path) -> list[str]:

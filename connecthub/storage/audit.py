@@ -12,9 +12,8 @@ if TYPE_CHECKING:
 
     from connecthub.storage.database import Connected, Database
 
-_RECORD = """
-INSERT INTO audit (username, action, object, address, detail) VALUES ($1, $2, $3, $4, $5::jsonb) RETURNING id
-"""
+INSERT = "INSERT INTO audit (username, action, object, address, detail)"
+_RECORD = f"{INSERT} VALUES ($1, $2, $3, $4, $5::jsonb) RETURNING id"
 # Newest first; `$6`: only rows before this one, which is how pages go on without counting.
 _READ = """
 SELECT id, at, username, action, object, address, detail FROM audit

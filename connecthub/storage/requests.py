@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 
 STILL_RUNNING = "still running: wait until the run has ended, then retry"
 
-_RUN = """
-INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key, priority, params, triggered_by)
-SELECT id, revision_id, $2, 'QUEUED', id || ':run:' || $3::text, priority, $4::jsonb, $5
-FROM jobs WHERE id = $1 FOR KEY SHARE
-RETURNING id
+# All in one statement: it begins, is audited, told and committed in one go. Of overrides the audit has only the
+# names: a person may have typed a secret into the wrong field.
+_RUN = f"""
+WITH run AS (
+    INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key, priority, params, triggered_by)
+    SELECT id, revision_id, $2, 'QUEUED', id || ':run:' || $3::text, priority, $4::jsonb, $5
+    FROM jobs WHERE id = $1 FOR KEY SHARE
+    RETURNING id
+), audited AS (
+    {audit.INSERT} SELECT $5, 'job.run', $1, $6, jsonb_build_object('run_id', id, 'params', $7::text[]) FROM run
+)
+SELECT id, pg_notify('{CHANNEL}', 'run') FROM run
 """
-
-
 # The lock holds back a second click until the first has its run. The look is a statement of its own, after it.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1 || ':run:' || $2, 0))"
 _ASKED = "SELECT id FROM job_logs WHERE idempotency_key = $1 || ':run:' || $2 ORDER BY id LIMIT 1"
@@ -47,20 +52,18 @@ async def request_run(
     same parameters, the run of the first time is given, and no other is made. Raises NotFoundError.
     """
     overrides = None if params is None else json.dumps(params, ensure_ascii=False)
-    async with db.transaction() as connection:
-        name = str(uuid5(token, overrides or "") if token else uuid4())
-        if token is not None:
+    name = str(uuid5(token, overrides or "") if token else uuid4())
+    values = job_id, trigger, name, overrides, actor.username, actor.address, sorted(params or {})
+    if token is None:
+        run_id = await db.fetchval(_RUN, *values)
+    else:
+        async with db.transaction() as connection:
             await connection.execute(_LOCK, job_id, name)
-            made = await connection.fetchval(_ASKED, job_id, name)
-            if made is not None:
-                return int(made)
-        run_id = await connection.fetchval(_RUN, job_id, trigger, name, overrides, actor.username)
-        if run_id is None:
-            raise NotFoundError(f"there is no Job {job_id}")
-        # Of overrides only the names: a person may have typed a secret into the wrong field.
-        detail = {"run_id": run_id, "params": sorted(params or {})}
-        await audit.record(connection, actor.username, "job.run", job_id, actor.address, detail)
-        await _tell(connection, "run")
+            run_id = await connection.fetchval(_ASKED, job_id, name)
+            if run_id is None:
+                run_id = await connection.fetchval(_RUN, *values)
+    if run_id is None:
+        raise NotFoundError(f"there is no Job {job_id}")
     return int(run_id)
 
 

@@ -198,6 +198,9 @@ class JobActions:
     async def run(self, request: Request) -> Response:
         """What running now would do, with the parameters for this one run; or the run."""
         job_id = request.path_params["job_id"]
+        form = await read_form(request) if request.method == "POST" else None
+        if form is not None and not _says_how(form):
+            return await self._start(request, job_id, None, token_of(form))
         job = await read_job(self._database, job_id)
         if job is None:
             raise _no_job(request, job_id)
@@ -206,8 +209,7 @@ class JobActions:
         values, errors = {"public_cfg": pretty(job["public_cfg"])}, Errors()
         stored = {one.name: show(one, json.loads(job["public_cfg"]).get(one.name, MISSING)) for one in fields}
         shown = dict(stored)
-        if request.method == "POST":
-            form = await read_form(request)
+        if form is not None:
             values["public_cfg"] = form.get("public_cfg") or values["public_cfg"]
             typed = Typed.of({"params_base": job["public_cfg"], **form})
             shown |= typed.params
@@ -257,6 +259,11 @@ def inside(path: str, without: str = "\n") -> str:
     """`path` where it is one of the pages of Jobs, else the list."""
     plain = path.isascii() and path.isprintable() and "\\" not in path and ".." not in path
     return path if plain and path.startswith("/admin/jobs/") and without not in path else _LIST
+
+
+def _says_how(form: dict[str, str]) -> bool:
+    """Whether the run is to differ from what is stored."""
+    return bool(form.get("public_cfg")) or "try" in form or any(name.startswith("p.") for name in form)
 
 
 def _ids(form: dict[str, str]) -> list[str]:
