@@ -9,7 +9,6 @@ import logging
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -46,10 +45,8 @@ class RunLog:
         self.warnings: list[str] = []
         self._warning_chars = 0
         self._lock = threading.Lock()
-        self._head: list[bytes] = []
-        self._head_bytes = 0
-        self._tail: deque[bytes] = deque()
-        self._tail_bytes = 0
+        self._head = bytearray()
+        self._tail = bytearray()
         self._cut = False  # the head is full
         self._lost = False  # lines between head and tail are gone
         self._closed = False
@@ -63,9 +60,8 @@ class RunLog:
         if level in ("WARNING", "ERROR", "CRITICAL") and self._warning_chars < _MESSAGE_LINES:
             self.warnings.append(text)
             self._warning_chars += len(text)
-        moment = datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds")[:-6]
         source = " ".join(self.masker.text(source[: 10 * _SOURCE_CHARS]).split())[:_SOURCE_CHARS]
-        prefix = f"{moment}Z {level} {source}: "
+        prefix = f"{_second(int(created))}.{int(created % 1 * 1000):03d}Z {level} {source}: "
         lines = text.splitlines() or [""]
         with self._lock:
             is_shown = not (self._closed or self._cut)
@@ -87,26 +83,20 @@ class RunLog:
     def _keep(self, line: str) -> None:
         data = line.encode("utf-8", "backslashreplace")
         if not self._cut:
-            room = HEAD_BYTES - self._head_bytes
+            room = HEAD_BYTES - len(self._head)
             first = data if len(data) <= room else data[:room].decode("utf-8", "ignore").encode()
-            self._head.append(first)
-            self._head_bytes += len(first)
+            self._head += first
             data = data[len(first) :]
             if not data:
                 return
             self._cut = True
-        if len(data) > TAIL_BYTES:
-            data = data[-TAIL_BYTES:]
+        self._tail += data
+        over = len(self._tail) - TAIL_BYTES
+        if over > 0:
+            # To the end of a line; but the end of a long one is worth more than nothing.
+            line_end = self._tail.find(b"\n", over - 1, over + _LONG_LINE)
+            del self._tail[: over if line_end < 0 else line_end + 1]
             self._lost = True
-        self._tail.append(data)
-        self._tail_bytes += len(data)
-        while (over := self._tail_bytes - TAIL_BYTES) > 0:
-            oldest = self._tail.popleft()
-            self._tail_bytes -= len(oldest)
-            self._lost = True
-            if len(oldest) > over + _LONG_LINE:  # the end of a long line is worth more than nothing
-                self._tail.appendleft(oldest[over:])
-                self._tail_bytes += len(oldest) - over
 
     def write(self, stream: str, text: str) -> None:
         """Add what is printed to `stream`, line by line."""
@@ -130,7 +120,7 @@ class RunLog:
         if not self._head:
             return ""
         with self._lock:
-            head, tail = (b"".join(part).decode("utf-8", "ignore") for part in (self._head, self._tail))
+            head, tail = (part.decode("utf-8", "ignore") for part in (self._head, self._tail))
         if not self._lost:
             return head + tail
         line_break = "" if head.endswith("\n") else "\n"
@@ -149,7 +139,16 @@ def belongs_to_run(record: logging.LogRecord) -> bool:
     return current.get() is not None
 
 
+@functools.lru_cache(4)  # one second after the other, in which any number of lines may come
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
+
+
 class _RunHandler(logging.Handler):
+    def createLock(self) -> None:
+        """None: each RunLog has its own, and the threads of all runs would take turns at this one."""
+        self.lock = None
+
     def emit(self, record: logging.LogRecord) -> None:
         run_log = current.get()
         if run_log is None:

@@ -83,6 +83,13 @@ class SlowError(Exception):
         return "at last"
 
 
+class SlowLineJob(BaseJob):
+    """Logs something that takes until it is released to become a text."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        log.info("it came %s", SlowError())
+
+
 class ReturnsJob(BaseJob):
     """Returns what params.what names."""
 

@@ -51,9 +51,9 @@ def loop_lag(hub: Rig) -> Iterator[list[float]]:
 
 @contextmanager
 def unwatched() -> Iterator[None]:
-    """Without pytest's own handlers, which keep every record. It makes new ones for each phase of a test."""
+    """Without pytest's own handlers, which format and keep every record; each phase has new ones."""
     root = logging.getLogger()
-    kept = [handler for handler in root.handlers if "LogCapture" in type(handler).__name__]
+    kept = [handler for handler in root.handlers if type(handler).__module__ == "_pytest.logging"]
     for handler in kept:
         root.removeHandler(handler)
     yield
@@ -122,6 +122,18 @@ def test_an_exception_is_shown_in_its_own_thread(hub: Rig) -> None:
     assert hub.wait(hub.run("b"))["status"] == "SUCCESS", "the hub goes on meanwhile"
     sample_jobs.released.set()
     assert "SlowError: at last" in hub.wait(run_id)["message"]
+
+
+def test_a_line_that_is_slow_to_put_together_holds_up_no_other_run(rig: Rig) -> None:
+    rig.start_hub()
+    rig.job("a", f"{HANDLERS}:SlowLineJob")
+    rig.job("b", "tests.engine.sample_jobs:EchoJob")
+    with unwatched():
+        run_id = rig.run("a")
+        assert sample_jobs.begun.wait(10)
+        assert "echo {}" in rig.wait(rig.run("b"))["run_log"]
+        sample_jobs.released.set()
+        assert "it came at last" in rig.wait(run_id)["run_log"]
 
 
 @pytest.mark.parametrize(
