@@ -29,9 +29,9 @@ def back_to_back(bench: Bench, size: Size) -> list[Figure]:
     since = bench.value("SELECT clock_timestamp()")
     begun = time.time()
     while time.time() < begun + size.seconds:
-        if bench.value(_QUEUED) < 2000:
+        if bench.value(_QUEUED) < 4000:
             bench.queue(4000)
-        time.sleep(0.02)
+        time.sleep(0.1)
     rate = bench.value(_ENDED, since) / (time.time() - begun)
     grown = resident_mib(hub.process.pid) - memory
     bench.settle(120)
