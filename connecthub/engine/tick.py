@@ -149,23 +149,27 @@ class Ticker:
         async with self._db.transaction() as connection:
             if not await schedule.may_tick(connection):
                 return 0
-            jobs = await schedule.due_jobs(connection, moment, _BATCH)
-            if not jobs:
+            due = await schedule.due_jobs(connection, moment, _BATCH)
+            if not due:
                 return 0
-            plans = [plan(job, moment) for job in jobs]
+            plans = [plan(jobs, moment) for jobs in due]
             fires = [fire for fires, _ in plans for fire in fires]
             inserted = await schedule.store_tick(connection, fires, [advance for _, advance in plans])
             failpoints.passing("tick.before_commit")
         failpoints.passing("tick.after_commit")
-        if inserted != len(fires):
-            log.error(
-                "%d fire times had a run already; the unique index kept them single", len(fires) - inserted
-            )
-        for (status, reason), count in Counter((fire.status, fire.reason or "") for fire in fires).items():
+        planned: Counter[tuple[str, str]] = Counter()
+        for fire in fires:
+            planned[fire.status, fire.reason or ""] += len(fire.job_ids)
+        for (status, reason), count in planned.items():
             self._metrics.fires.labels(status, reason).inc(count)
+        if inserted != planned.total():
+            log.error(
+                "%d fire times had a run already; the unique index kept them single",
+                planned.total() - inserted,
+            )
         if fires:
             self._on_queued()
-        return len(jobs)
+        return sum(len(jobs.ids) for jobs in due)
 
     async def _left(self, moment: datetime) -> bool:
         """Whether Jobs are due that another session held; another hub's tick, or a save."""

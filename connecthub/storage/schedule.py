@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from connecthub.storage.schema import is_known, schema_revisions
 
@@ -15,53 +15,69 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DueJob:
-    """A Job that is due, locked by this transaction, with what decides on its overlap."""
+class DueJobs:
+    """Jobs that are due, locked by this transaction, and alike in all that decides on their fire times.
 
-    id: str
+    `ids`, `revision_ids` and `priorities` are theirs, one of each for a Job. Where a run of a Job is going it
+    is alone: `going` is the oldest of these runs, `waits` whether a scheduled one is queued and due.
+    """
+
+    ids: list[str]
+    revision_ids: list[int]
+    priorities: list[int]
     cron_expr: str
     timezone: str
     misfire: str
     misfire_window_s: int
     overlap: str
-    priority: int
-    revision_id: int
     next_run_at: datetime | None
-    schedule_from: datetime
-    going: int | None = None  # the oldest run of it that is going
-    waits: bool = False  # a scheduled run of it is queued and due
+    schedule_from: datetime | None  # None where it does not matter: it is past, and a fire time is known
+    going: int | None = None
+    waits: bool = False
 
 
 @dataclass(frozen=True)
 class Fire:
-    """A row that the tick inserts: QUEUED, or SKIPPED with its reason."""
+    """A row that the tick inserts for each of `jobs`: QUEUED, or SKIPPED with its reason."""
 
-    job: DueJob
+    jobs: DueJobs
     scheduled_for: datetime | None
     status: str = "QUEUED"
     reason: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def job_ids(self) -> list[str]:
+        """Of whom this is a fire time."""
+        return self.jobs.ids
+
 
 @dataclass(frozen=True)
 class Advance:
-    """How a Job goes on: its next fire time, or what is wrong with its schedule."""
+    """How Jobs go on: their next fire time, or what is wrong with their schedule."""
 
-    job_id: str
+    job_ids: list[str]
     next_run_at: datetime | None
     last_run_at: datetime | None
     schedule_error: str | None = None
 
 
+Part = TypeVar("Part", Fire, Advance)
+
 # NO KEY UPDATE keeps other ticks and saves out, and lets "run now" pass. Locked rows are another's work.
 _DUE = """
-SELECT id, cron_expr, timezone, misfire, misfire_window_s, overlap, priority, revision_id, next_run_at,
-       schedule_from
-FROM jobs
-WHERE enabled AND schedule_error IS NULL AND coalesce(next_run_at, '-infinity') <= $1
-ORDER BY coalesce(next_run_at, '-infinity')
-LIMIT $2
-FOR NO KEY UPDATE SKIP LOCKED
+WITH due AS MATERIALIZED (
+    SELECT * FROM jobs
+    WHERE enabled AND schedule_error IS NULL AND coalesce(next_run_at, '-infinity') <= $1
+    ORDER BY coalesce(next_run_at, '-infinity')
+    LIMIT $2
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+SELECT array_agg(id) AS ids, array_agg(revision_id) AS revision_ids, array_agg(priority) AS priorities,
+       cron_expr, timezone, misfire, misfire_window_s, overlap, next_run_at, matters AS schedule_from
+FROM (SELECT *, CASE WHEN next_run_at IS NULL OR schedule_from > $1 THEN schedule_from END AS matters FROM due) d
+GROUP BY cron_expr, timezone, misfire, misfire_window_s, overlap, next_run_at, matters
+ORDER BY next_run_at NULLS FIRST
 """
 _GOING = """
 SELECT job_id, min(id) AS going, bool_or(status = 'QUEUED' AND trigger = 'schedule') AS waits
@@ -86,13 +102,25 @@ async def may_tick(connection: Connected) -> bool:
     return bool(await connection.fetchval(_MAY_TICK, schema_revisions()))
 
 
-async def due_jobs(connection: Connected, moment: datetime, limit: int) -> list[DueJob]:
+async def due_jobs(connection: Connected, moment: datetime, limit: int) -> list[DueJobs]:
     """Lock at most `limit` Jobs that are due at `moment`, longest due first."""
-    rows = await connection.fetch(_DUE, moment, limit)
-    asked = [row["id"] for row in rows if row["overlap"] != "allow"]
-    found = await connection.fetch(_GOING, asked) if asked else []
+    due = [DueJobs(**dict(row)) for row in await connection.fetch(_DUE, moment, limit)]
+    asked = [job_id for jobs in due if jobs.overlap != "allow" for job_id in jobs.ids]
+    found = await connection.fetch(_GOING, asked) if asked else []  # a later look: the locks are taken
     going = {row["job_id"]: {"going": row["going"], "waits": row["waits"]} for row in found}
-    return [DueJob(**dict(row), **going.get(row["id"], {})) for row in rows]
+    return [part for jobs in due for part in _apart(jobs, going)] if going else due
+
+
+def _apart(jobs: DueJobs, going: dict[str, dict[str, Any]]) -> Iterator[DueJobs]:
+    """Those of `jobs` that are not `going` together, each other one alone."""
+    each = list(zip(jobs.ids, jobs.revision_ids, jobs.priorities, strict=True))
+    if free := [job for job in each if job[0] not in going]:
+        ids, revision_ids, priorities = map(list, zip(*free, strict=True))
+        yield replace(jobs, ids=ids, revision_ids=revision_ids, priorities=priorities)
+    for job_id, revision_id, priority in each:
+        if job_id in going:
+            alone = replace(jobs, ids=[job_id], revision_ids=[revision_id], priorities=[priority])
+            yield replace(alone, **going[job_id])
 
 
 _INSERT = """
@@ -127,32 +155,42 @@ _MANY = 100  # of fewer it does not matter
 
 async def store_tick(connection: Connected, fires: Sequence[Fire], advances: Sequence[Advance]) -> int:
     """Insert the runs and move the Jobs on; how many rows were new (fewer than `fires` should never be)."""
-    superseding = [fire.job.id for fire in fires if fire.status == "QUEUED" and fire.job.overlap != "allow"]
+    superseding = [
+        job_id
+        for fire in fires
+        if fire.status == "QUEUED" and fire.jobs.overlap != "allow"
+        for job_id in fire.job_ids
+    ]
     if superseding:
         await connection.execute(_SUPERSEDE, superseding)
     inserted = 0
     if fires:
         done = await connection.execute(
             _INSERT,
-            [fire.job.id for fire in fires],
-            [fire.job.revision_id for fire in fires],
-            [fire.status for fire in fires],
-            [fire.reason for fire in fires],
-            [fire.scheduled_for for fire in fires],
-            [fire.job.priority for fire in fires],
-            [json.dumps(fire.meta) for fire in fires],
+            [job_id for fire in fires for job_id in fire.job_ids],
+            [revision_id for fire in fires for revision_id in fire.jobs.revision_ids],
+            _for_each(fires, lambda fire: fire.status),
+            _for_each(fires, lambda fire: fire.reason),
+            _for_each(fires, lambda fire: fire.scheduled_for),
+            [priority for fire in fires for priority in fire.jobs.priorities],
+            _for_each(fires, lambda fire: json.dumps(fire.meta)),
         )
         inserted = int(done.rsplit(" ", 1)[1])
         if inserted >= _MANY and await connection.fetchval(_IS_UNHEARD_OF, inserted):
             await connection.execute("ANALYZE job_logs")
     await connection.execute(
         _ADVANCE,
-        [advance.job_id for advance in advances],
-        [advance.next_run_at for advance in advances],
-        [advance.last_run_at for advance in advances],
-        [advance.schedule_error for advance in advances],
+        [job_id for advance in advances for job_id in advance.job_ids],
+        _for_each(advances, lambda advance: advance.next_run_at),
+        _for_each(advances, lambda advance: advance.last_run_at),
+        _for_each(advances, lambda advance: advance.schedule_error),
     )
     return inserted
+
+
+def _for_each(parts: Sequence[Part], value: Callable[[Part], Any]) -> list[Any]:
+    """The value of each part, once for each of its Jobs."""
+    return [one for part in parts for one in [value(part)] * len(part.job_ids)]
 
 
 async def any_due(connection: Connected, moment: datetime) -> bool:

@@ -86,7 +86,7 @@ def test_rule_9_with_its_lease_run_out_a_run_begins_only_after_a_beat(hub: Rig) 
         run = engine.held[run_id]
         hub.do(stop_the_beat(run))
     hub.until(lambda: not run.beaten.is_set(), timeout_s=5)
-    assert not sample_jobs.calls and run.ctx is None
+    assert not sample_jobs.calls and run.call is None
     hub.do(leases.beat_once())
     assert hub.wait(run_id)["status"] == "SUCCESS" and sample_jobs.calls == [run_id]
 
@@ -235,19 +235,19 @@ def test_each_attempt_has_its_delay_and_the_last_one_repeats() -> None:
 @pytest.mark.parametrize(("late_s", "status"), [(119, "QUEUED"), (121, "SKIPPED")])
 def test_rule_3_a_fire_time_is_missed_after_two_minutes(late_s: int, status: str) -> None:
     fire = datetime(2026, 5, 4, 1, tzinfo=UTC)
-    job = DueJob(
-        id="a",
+    jobs = DueJobs(
+        ids=["a"],
+        revision_ids=[1],
+        priorities=[0],
         cron_expr="0 1 4 5 *",
         timezone="UTC",
         misfire="skip",
         misfire_window_s=3600,
         overlap="skip",
-        priority=0,
-        revision_id=1,
         next_run_at=fire,
         schedule_from=fire - timedelta(days=1),
     )
-    [row], _ = plan(job, fire + timedelta(seconds=late_s))
+    [row], _ = plan(jobs, fire + timedelta(seconds=late_s))
     assert (row.status, row.scheduled_for) == (status, fire)
 
 
