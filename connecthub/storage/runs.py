@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
 # Sessions of the engine: the queue is empty when its plans are made and full when they are used, so that a
-# plan that reads all of it, for each run or to sort it, must never look cheap.
-ENGINE_SETTINGS = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off"}
+# plan that reads all of it, for each run or to sort it, must never look cheap. And a claim was planned anew each
+# time, which took as long as what it does: what it is given never makes another plan better.
+ENGINE_SETTINGS = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
 
 
 class Claim(NamedTuple):
@@ -116,7 +122,7 @@ WITH ready AS MATERIALIZED (
 )
 UPDATE job_logs l
 SET status = 'RUNNING', worker_id = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $2)
-FROM ready WHERE l.id = ready.id  -- by id alone: their locks keep them QUEUED
+WHERE l.id = ANY(ARRAY(SELECT id FROM ready))  -- by id alone: their locks keep them QUEUED
 RETURNING {_CLAIMED}, l.priority
 """
 
