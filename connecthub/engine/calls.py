@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import inspect
 import sys
@@ -14,8 +13,8 @@ from typing import Any
 from connecthub.engine import capture, outcome
 from connecthub.engine.child import Child, log_levels
 from connecthub.engine.held import HeldRun
-from connecthub.engine.outcome import Returned
-from connecthub.engine.pool import Call, Pool
+from connecthub.engine.plugin_loop import Call
+from connecthub.engine.pool import Pool
 from connecthub.plugins import BaseJob, RunContext
 
 
@@ -35,9 +34,9 @@ def begin(
     params: dict[str, Any],
     secrets: dict[str, Any],
 ) -> None:
-    """Call the plugin; its return, or what it raised, comes as the result of `run.ended`."""
+    """Call the plugin; its return, or what it raised, comes to `run.code_returned`."""
     claim = run.claim
-    ctx = run.ctx = RunContext(
+    ctx = RunContext(
         run_id=claim.id,
         job_id=claim.job_id,
         scheduled_for=claim.scheduled_for,
@@ -46,14 +45,13 @@ def begin(
         idempotency_key=claim.idempotency_key,
         on_mask=run.masker.add,
         on_progress=run.tell_progress,
+        asked_to_stop=run.asked_to_stop,
     )
     if isinstance(plugin, Isolated):
-        call: Call = Child(_name(run), run, _request(plugin, ctx, params, secrets))
-        pool.start_in_thread(call)
+        run.call = Child(_name(run), run, _request(plugin, ctx, params, secrets))
+        pool.start_in_thread(run.call)
     else:
-        call = _call_here(pool, run, plugin, ctx, params, secrets)
-    run.call = call
-    call.future.add_done_callback(lambda future: _pass_on(run, future))
+        _call_here(pool, run, plugin, ctx, params, secrets)
 
 
 def _name(run: HeldRun) -> str:
@@ -67,7 +65,7 @@ def _call_here(
     ctx: RunContext,
     params: dict[str, Any],
     secrets: dict[str, Any],
-) -> Call:
+) -> None:
     context = contextvars.copy_context()
     context.run(capture.current.set, run.log)
 
@@ -93,8 +91,11 @@ def _call_here(
         raise failed
 
     if _is_async(job_class):
-        return pool.call_async(_name(run), on_loop, context)
-    return pool.call_in_thread(_name(run), in_thread, context)
+        run.call = Call(_name(run), on_loop, context, run.code_returned)
+        pool.start_async(run.call)
+    else:
+        run.call = Call(_name(run), in_thread, context, run.code_returned)
+        pool.start_in_thread(run.call)
 
 
 @lru_cache(1024)
@@ -123,8 +124,3 @@ def _request(
             "idempotency_key": ctx.idempotency_key,
         },
     }
-
-
-def _pass_on(run: HeldRun, future: asyncio.Future[Returned]) -> None:
-    if not run.ended.done():
-        run.ended.set_result(future.result())

@@ -24,7 +24,7 @@ from connecthub.engine import outcome
 from connecthub.engine.frames import Unpacker, pack
 from connecthub.engine.held import HeldRun, LeaseStale, Withdrawn
 from connecthub.engine.outcome import PluginError, Result
-from connecthub.engine.pool import Call
+from connecthub.engine.plugin_loop import Call
 from connecthub.errors import HandlerError
 
 LOAD_TIMEOUT_S = 60.0  # an import that takes longer hangs
@@ -42,7 +42,7 @@ class Child(Call):
 
     def __init__(self, name: str, run: HeldRun, request: dict[str, Any]) -> None:
         """`request` is what `child_main.Child` takes."""
-        super().__init__(name, self._supervise, contextvars.copy_context())
+        super().__init__(name, self._supervise, contextvars.copy_context(), run.code_returned)
         self._run = run
         self._request = request
         self._lock = threading.Lock()

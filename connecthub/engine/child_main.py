@@ -165,7 +165,7 @@ class Child:
             scheduled_for=datetime.fromisoformat(at) if at else None,
             on_mask=self._mask,
             on_progress=self._progress,
-            cancel_event=self._link.cancelled,
+            asked_to_stop=self._link.cancelled.is_set,
         )
 
     def _mask(self, text: str) -> None:

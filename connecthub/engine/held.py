@@ -13,8 +13,7 @@ from connecthub.clock import boottime
 from connecthub.engine import outcome
 from connecthub.engine.capture import RunLog
 from connecthub.engine.outcome import Returned
-from connecthub.engine.pool import Call
-from connecthub.plugins import RunContext
+from connecthub.engine.plugin_loop import Call
 from connecthub.security.redaction import Masker
 from connecthub.storage.runs import Claim
 
@@ -39,7 +38,6 @@ class HeldRun:
     claimed_at_boot: float = field(default_factory=boottime)
     masker: Masker = field(default_factory=lambda: Masker({}))
     log: RunLog = field(init=False)
-    ctx: RunContext | None = None
     call: Call | None = None
     code: dict[str, str] | None = None  # which code runs, as Loader.code tells it
     timeout_s: float = 0
@@ -55,7 +53,8 @@ class HeldRun:
     refused: bool = False  # a beat found it no longer RUNNING before it had started
     is_withdrawn: bool = False
     _unbegun: list[None] = field(default_factory=lambda: [None])
-    ended: asyncio.Future[Returned | None] = field(init=False)
+    ended: asyncio.Future[Returned | None] = field(init=False)  # None: given up, the code goes on
+    late: asyncio.Future[Returned] | None = None  # then this is for how it returned
     stored: bool = False
     returned: bool = False
 
@@ -114,12 +113,14 @@ class HeldRun:
             return
         self.stop_reason = reason
         self.stopping.set()
-        if self.ctx is None:
+        if self.call is None:
             return
-        self.ctx.cancel_event.set()
-        if self.call is not None:
-            self.call.interrupt()
+        self.call.interrupt()
         asyncio.get_running_loop().call_later(grace_s, self._give_up)
+
+    def asked_to_stop(self) -> bool:
+        """Whether the run should end; what `ctx.cancelled` tells."""
+        return self.stop_reason is not None
 
     def _give_up(self) -> None:
         if self.ended.done():
@@ -127,7 +128,12 @@ class HeldRun:
         if self.call is not None and self.call.kill():  # its end follows
             asyncio.get_running_loop().call_later(_KILLED_S, self._give_up)
         else:
+            self.late = asyncio.get_running_loop().create_future()
             self.ended.set_result(None)
+
+    def code_returned(self, how: Returned) -> None:
+        """Its code is over."""
+        (self.late or self.ended).set_result(how)
 
     def tell_progress(self, done: int, total: int | None) -> None:
         """What `ctx.progress` was told; no figures are ignored."""
@@ -139,7 +145,7 @@ class HeldRun:
     @property
     def is_overdue(self) -> bool:
         """Its end is decided, but its code is still going."""
-        return self.ended.done() and self.call is not None and not self.call.future.done()
+        return self.late is not None and not self.late.done()
 
     @property
     def changes(self) -> int:
@@ -159,6 +165,7 @@ class HeldRuns(dict[int, HeldRun]):
         """Forget a run once it is both returned and stored."""
         if run.stored and run.returned:
             self.pop(run.claim.id, None)
+            run.call = None  # it holds on to the run: only the collector would find the two
         self._changed.set()
 
     async def drain(self, seconds: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -35,19 +35,26 @@ class _Masker(Masker):
         super().add(value)
 
 
-@dataclass(eq=False)
 class OnceRun(HeldRun):
     """A run that nobody has claimed. `told` is every call of ctx.progress."""
 
-    told: list[tuple[int, int | None]] = field(default_factory=list)
-    cancel_at: int | None = None
+    def __init__(self, claim: Claim, masker: Masker, timeout_s: float, cancel_at: int | None) -> None:
+        super().__init__(claim, math.inf, masker=masker)
+        self.timeout_s = timeout_s
+        self.told: list[tuple[int, int | None]] = []
+        self._cancel_at = cancel_at
+        self._is_cancelled = False
+
+    def asked_to_stop(self) -> bool:
+        """At once, where `cancel_at` says so."""
+        return self._is_cancelled or super().asked_to_stop()
 
     def tell_progress(self, done: int, total: int | None) -> None:
         """Cancels the run as soon as `cancel_at` is done."""
         super().tell_progress(done, total)
         self.told.append((done, total))
-        if self.cancel_at is not None and done >= self.cancel_at and self.ctx is not None:
-            self.ctx.cancel_event.set()  # at once: the next look at ctx.cancelled sees it
+        if self._cancel_at is not None and done >= self._cancel_at:
+            self._is_cancelled = True
             self.ended.get_loop().call_soon_threadsafe(self.stop, "cancelled")
 
 
@@ -97,7 +104,7 @@ async def run_once(
         due_at=now,
         claimed_at=now,
     )
-    run = OnceRun(claim, math.inf, masker=masker, timeout_s=timeout_s, cancel_at=cancel_at)
+    run = OnceRun(claim, masker, timeout_s, cancel_at)
     pool = Pool(1, on_free=lambda: None)
     try:
         begin(run)

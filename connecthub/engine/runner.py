@@ -17,6 +17,7 @@ from connecthub.engine.child import LOAD_TIMEOUT_S, NotLoaded
 from connecthub.engine.endings import Endings
 from connecthub.engine.held import HeldRun, HeldRuns, LeaseStale, Withdrawn
 from connecthub.engine.outcome import Outcome, Returned
+from connecthub.engine.plugin_loop import Call
 from connecthub.engine.pool import Pool
 from connecthub.errors import HandlerError, SecretError
 from connecthub.logs import about_run
@@ -144,25 +145,23 @@ class Runner:
             return isolated if job_class.isolation == "process" else job_class
 
         # Importing runs foreign code: off the hub's loop.
-        call = self._pool.call_in_thread(
-            f"run {run.claim.id} ({run.claim.job_id})",
-            load,
-            contextvars.copy_context(),
-        )
+        loaded: asyncio.Future[Returned] = asyncio.get_running_loop().create_future()
+        name = f"run {run.claim.id} ({run.claim.job_id})"
+        self._pool.start_in_thread(Call(name, load, contextvars.copy_context(), loaded.set_result))
         stopping = asyncio.create_task(run.stopping.wait())
-        either: set[asyncio.Future[Any]] = {call.future, stopping}
+        either: set[asyncio.Future[Any]] = {loaded, stopping}
         await asyncio.wait(either, timeout=LOAD_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if not call.future.done():
-            run.call = call  # it keeps its place until the import really returns
+        if not loaded.done():
+            run.late = loaded  # it keeps its place until the import really returns
             if run.stop_reason is not None:
                 raise StoppedBefore
             raise HandlerError(f"{path} did not finish loading within {LOAD_TIMEOUT_S:.0f} s")
-        returned = call.future.result()
+        returned = loaded.result()
         if returned.error is not None:
             raise returned.error
-        loaded: type[BaseJob] | Isolated = returned.value
-        return loaded
+        plugin: type[BaseJob] | Isolated = returned.value
+        return plugin
 
     async def _open(self, run: HeldRun, definition: Definition) -> tuple[dict[str, Any], dict[str, Any]]:
         params: dict[str, Any] = json.loads(definition.public_cfg)
@@ -195,14 +194,12 @@ class Runner:
             raise Withdrawn
 
     async def _finish(self, run: HeldRun, definition: Definition, ended: Outcome) -> None:
-        code = run.call.future if run.call is not None else None
-        returned = code is None or code.done()
-        if returned:
+        if not run.is_overdue:
             run.log.close()
-        self._end(run, definition, ended, returned=returned)
-        if code is not None and not returned:
+        self._end(run, definition, ended, returned=not run.is_overdue)
+        if run.late is not None and run.is_overdue:
             log.warning("run %d (%s) is still running after %s", run.claim.id, run.claim.job_id, ended.reason)
-            await self._await_late_return(run, code)
+            await self._await_late_return(run, run.late)
 
     def _end(self, run: HeldRun, definition: Definition | None, ended: Outcome, *, returned: bool) -> None:
         claim = run.claim
@@ -230,9 +227,9 @@ class Runner:
             )
         )
 
-    async def _await_late_return(self, run: HeldRun, code: asyncio.Future[Returned]) -> None:
+    async def _await_late_return(self, run: HeldRun, returning: asyncio.Future[Returned]) -> None:
         """It has ended, but the code goes on: it keeps its place and its lease until it returns."""
-        returned = await code
+        returned = await returning
         run.log.close()
         late: dict[str, Any] = {"returned_late": "exception" if returned.error else "value"}
         if isinstance(returned.value, outcome.Result):

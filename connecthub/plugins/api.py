@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +19,11 @@ def _ignore_progress(done: int, total: int | None) -> None:
     """Outside a hub nobody watches."""
 
 
+def _never() -> bool:
+    """Outside a hub nobody asks a run to stop."""
+    return False
+
+
 @dataclass(eq=False)
 class RunContext:
     """The run that a plugin is part of. `run_id` is `job_logs.id`."""
@@ -32,12 +36,12 @@ class RunContext:
     idempotency_key: str
     on_mask: Callable[[str], None] = field(default=_ignore_mask, repr=False)
     on_progress: Callable[[int, int | None], None] = field(default=_ignore_progress, repr=False)
-    cancel_event: threading.Event = field(default_factory=threading.Event, repr=False)
+    asked_to_stop: Callable[[], bool] = field(default=_never, repr=False)
 
     @property
     def cancelled(self) -> bool:
         """True once the run should stop: a person cancelled it, it timed out, or the hub shuts down."""
-        return self.cancel_event.is_set()
+        return self.asked_to_stop()
 
     def mask(self, text: str) -> None:
         """From now on hide `text` (a token got at run time, say) in everything this run stores."""

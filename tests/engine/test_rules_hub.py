@@ -26,7 +26,7 @@ from connecthub.security.redaction import Masker
 from connecthub.storage import requests
 from connecthub.storage.audit import Actor
 from connecthub.storage.runs import Claim
-from connecthub.storage.schedule import DueJob
+from connecthub.storage.schedule import DueJobs
 from tests.engine import sample_jobs
 from tests.engine.conftest import EXPIRED, Rig
 from tests.engine.test_outage import Outage

@@ -1,0 +1,49 @@
+"""Hands things from one event loop or thread to another loop, many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+_GATHER_S = 0.001
+Item = TypeVar("Item")
+
+
+class Mailbox(Generic[Item]):
+    """Hands items to a loop of another thread, and wakes it once for all that came meanwhile.
+
+    Items that come one by one would let the two threads take turns at the interpreter, which costs more than
+    most plugins: so those that `home`, a loop whose thread alone posts, has for it in one go are handed over
+    together; without a home, those that come within a millisecond.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        take: Callable[[Item], None],
+        home: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._loop = loop
+        self._take = take
+        self._home = home
+        self._items: deque[Item] = deque()
+        self._woken = False
+
+    def post(self, item: Item) -> None:
+        """May be called in any thread, or with a home in its thread."""
+        self._items.append(item)
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop has ended: the process is about to
+                if self._home is None:
+                    self._loop.call_soon_threadsafe(self._loop.call_later, _GATHER_S, self._drain)
+                else:
+                    self._home.call_soon(self._loop.call_soon_threadsafe, self._drain)
+
+    def _drain(self) -> None:
+        self._woken = False  # before reading: an item that comes now wakes the loop again
+        while self._items:
+            self._take(self._items.popleft())
