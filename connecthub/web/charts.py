@@ -1,7 +1,8 @@
 """Drawings as SVG made on the server: sharp at every width, no script, no style attribute.
 
 x and width are in percent and y and height in px, without a viewBox. Results differ by shape and height and
-not by colour alone. Every text that comes from a Job goes through markupsafe.
+not by colour alone. Every text that comes from a Job goes through markupsafe. Thousands of marks are on one
+page: they are plain strings until `_svg` makes a Markup of them, for a Markup looks at all that it joins.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
+from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -26,26 +29,20 @@ def worst(statuses: Sequence[str]) -> str:
     return min(statuses, key=WORST.index, default="")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A stretch of time in a strip: the worst status in it ("" for none), what to say, and where it leads."""
-
-    status: str
-    title: str
-    href: str
+def cell(at: int, count: int, status: str, title: str, href: str = "") -> str:
+    """The mark `at` its place of `count` in a strip: `status` is the worst one of its time, "" for none."""
+    return _link(href, title, _cell(at, count, status))
 
 
-def strip(cells: Sequence[Cell], label: str) -> Markup:
+def strip(cells: Sequence[str], label: str) -> Markup:
     """A row of cells, oldest left: failures fill the height, successes are low, nothing is a thin line."""
-    step = 100 / max(len(cells), 1)
-    marks = Markup("").join(
-        _link(cell.href, cell.title, _cell(cell.status, round(at * step, 3), round(step * 0.86, 3)))
-        for at, cell in enumerate(cells)
-    )
-    return _svg("hub-strip", 24, label, marks)
+    return _svg("hub-strip", 24, label, "".join(cells))
 
 
-def _cell(status: str, x: float, width: float) -> Markup:
+@lru_cache(1024)
+def _cell(at: int, count: int, status: str) -> str:
+    step = 100 / count
+    x, width = round(at * step, 3), round(step * 0.86, 3)
     tall = {"FAILURE": 22, "LOST": 22, "CANCELLED": 6, "RUNNING": 12, "SUCCESS": 8, "SKIPPED": 8, "QUEUED": 8}
     height = tall.get(status, 2)
     body = _rect(x, 23 - height, width, height, status)
@@ -72,14 +69,14 @@ def bars(hours: Sequence[Hour], label: str) -> Markup:
     """Stacked columns: what went well below, what failed on top, skipped hollow above all."""
     top = max([hour.total for hour in hours] + [1])
     step = 100 / max(len(hours), 1)
-    columns = Markup("").join(
+    columns = "".join(
         _link(hour.href, hour.title, _column(hour.counts, round(at * step, 3), round(step * 0.8, 3), top))
         for at, hour in enumerate(hours)
     )
     return _svg("hub-bars", _BARS_HEIGHT, label, columns)
 
 
-def _column(counts: dict[str, int], x: float, width: float, top: int) -> Markup:
+def _column(counts: dict[str, int], x: float, width: float, top: int) -> str:
     scale = (_BARS_HEIGHT - 4) / top
     y = float(_BARS_HEIGHT)
     # The whole column can be hit, however low what stands in it.
@@ -93,11 +90,10 @@ def _column(counts: dict[str, int], x: float, width: float, top: int) -> Markup:
             parts.append(_rect(x, max(round(y, 1), 0), width, round(height, 1), status))
     if len(parts) == 1:
         parts.append(_rect(x, _BARS_HEIGHT - 1, width, 1, ""))
-    return Markup("").join(parts)
+    return "".join(parts)
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One run in a scatter; `seconds` None: it has not run."""
 
     at: datetime
@@ -125,7 +121,7 @@ def scatter(
         x = round(1 + 98 * (point.at - low).total_seconds() / span, 2)
         y = _SKIPPED_Y if point.seconds is None else _height(point.seconds, low_s, top)
         body.append(_link(point.href, point.title, _mark(point.status, x, y)))
-    return _svg("hub-scatter", _SCATTER_HEIGHT, label, Markup("").join(body))
+    return _svg("hub-scatter", _SCATTER_HEIGHT, label, "".join(body))
 
 
 def _height(seconds: float, least: float, top: float) -> float:
@@ -134,13 +130,12 @@ def _height(seconds: float, least: float, top: float) -> float:
     return round(124 - 112 * share, 1)
 
 
-def _grid_line(y: float) -> Markup:
-    return Markup('<line class="hub-m-grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>').format(y=y)
+def _grid_line(y: float) -> str:
+    return f'<line class="hub-m-grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
 
 
-def _grid_text(y: float, text: str) -> Markup:
-    y = round(y + 4, 1)
-    return Markup('<text class="hub-m-text" x="-8" y="{y}">{text}</text>').format(y=y, text=text)
+def _grid_text(y: float, text: str) -> str:
+    return f'<text class="hub-m-text" x="-8" y="{round(y + 4, 1)}">{escape(text)}</text>'
 
 
 _SHAPES = {
@@ -154,44 +149,40 @@ _SHAPES = {
 }
 
 
-def _mark(status: str, x: float, y: float) -> Markup:
-    shape = _SHAPES.get(status, _SHAPES["QUEUED"])
-    name = escape(status.lower())
-    return Markup(f'<svg class="hub-m-{name}" x="{x}%" y="{y}" overflow="visible">{shape}</svg>')  # noqa: S704
+def _mark(status: str, x: float, y: float) -> str:
+    return f'<svg class="hub-m-{status.lower()}" x="{x}%" y="{y}" overflow="visible">{_SHAPES[status]}</svg>'
 
 
 def progress(share: float | None, usual: float | None, label: str) -> Markup:
     """A bar filled to `share` with a line at `usual`, both 0 to 1; None: not known."""
-    parts = [Markup('<rect class="hub-m-hit" width="100%" height="8" rx="4"/>')]
+    parts = ['<rect class="hub-m-hit" width="100%" height="8" rx="4"/>']
     if share is not None:
-        parts.append(
-            Markup('<rect class="hub-m-fill" width="{}%" height="8" rx="4"/>').format(
-                round(min(share, 1) * 100, 1)
-            )
-        )
+        width = round(min(share, 1) * 100, 1)
+        parts.append(f'<rect class="hub-m-fill" width="{width}%" height="8" rx="4"/>')
     if usual is not None and usual <= 1:
-        parts.append(
-            Markup('<rect class="hub-m-usual" x="{}%" y="0" width="2" height="8"/>').format(
-                round(usual * 99, 1)
-            )
-        )
-    return _svg("hub-progress", 8, label, Markup("").join(parts))
+        parts.append(f'<rect class="hub-m-usual" x="{round(usual * 99, 1)}%" y="0" width="2" height="8"/>')
+    return _svg("hub-progress", 8, label, "".join(parts))
 
 
-# Thousands of marks are on one page: Markup.format, which looks at every value, would take most of its time.
-def _rect(x: float, y: float, width: float, height: float, status: str) -> Markup:
-    name = escape(status.lower() or "none")
-    return Markup(f'<rect class="hub-m-{name}" x="{x}%" y="{y}" width="{width}%" height="{height}"/>')  # noqa: S704
+def _rect(x: float, y: float, width: float, height: float, status: str) -> str:
+    name = status.lower() or "none"
+    return f'<rect class="hub-m-{name}" x="{x}%" y="{y}" width="{width}%" height="{height}"/>'
 
 
-def _link(href: str, title: str, body: Markup) -> Markup:
-    """A mark that leads somewhere. Not a tab stop of its own: hundreds of them would bury the page."""
-    return Markup(f'<a href="{escape(href)}" tabindex="-1"><title>{escape(title)}</title>{body}</a>')  # noqa: S704
+def _link(href: str, title: str, body: str) -> str:
+    """A mark that says something, and leads somewhere unless `href` is empty.
+
+    Not a tab stop of its own: hundreds of them would bury the page.
+    """
+    if not href:
+        return f"<g><title>{escape(title)}</title>{body}</g>"
+    return f'<a href="{escape(href)}" tabindex="-1"><title>{escape(title)}</title>{body}</a>'
 
 
-def _svg(name: str, height: int, label: str, body: Markup) -> Markup:
+def _svg(name: str, height: int, label: str, body: str) -> Markup:
     """A picture; a group where its marks lead somewhere, which a picture's may not."""
-    return Markup(
-        '<svg class="hub-svg {}" width="100%" height="{}" role="{}" aria-label="{}" tabindex="0">'
-        "<title>{}</title>{}</svg>"
-    ).format(name, height, "group" if "<a " in body else "img", label, label, body)
+    role, label = "group" if "<a " in body else "img", escape(label)
+    return Markup(  # noqa: S704 - whatever is text was escaped
+        f'<svg class="hub-svg {name}" width="100%" height="{height}" role="{role}" aria-label="{label}"'
+        f' tabindex="0"><title>{label}</title>{body}</svg>'
+    )

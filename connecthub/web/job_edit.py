@@ -51,7 +51,7 @@ class JobEditor:
         vault: Vault,
         checker: Checker,
         page: Page,
-        part: Callable[..., Awaitable[str]],
+        part: Callable[..., str],
     ) -> None:
         self._settings, self._database, self._vault = settings, database, vault
         self._checker, self._page, self._part = checker, page, part
@@ -245,9 +245,7 @@ class JobEditor:
         checked = await self._checker.check(values, typed, job, request.state.language, load=False)
         parts = await self._parts(request, checked, job, typed)
         blocks = {
-            name: await self._part(
-                request, "job_form_parts.html", part=name, **parts, changes=checked.changes
-            )
+            name: self._part(request, "job_form_parts.html", part=name, **parts, changes=checked.changes)
             for name in ("schedule", "fields", "secrets", "about", "difference", "policies")
         }
         return JSONResponse({"blocks": blocks, "public_cfg": checked.values["public_cfg"],

@@ -22,7 +22,7 @@ def job_routes(
     database: Database,
     vault: Vault,
     page: Callable[..., Awaitable[Response]],
-    part: Callable[..., Awaitable[str]],
+    part: Callable[..., str],
 ) -> list[BaseRoute]:
     """The routes, and its tools for JobAdmin. `page` renders a template in the frame, `part` without it."""
     catalogue = Catalogue(settings.plugins.packages, settings.plugin_path)

@@ -11,8 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 _HEADER = "hub-live"
-# What a script counts on by itself is no change.
-_TICKING = re.compile(r'<time data-tick="now"[^>]*>[^<]*|data-now=\S+|(<time [^>]*data-tick[^>]*>)[^<]*')
+# What a script counts on by itself is no change. All begin alike, so that a search runs past everything else.
+_TICKING = re.compile(
+    r'<t(?:ime data-tick="now"[^>]*>[^<]*|emplate [^>]*data-now=\S+|(ime [^>]*data-tick[^>]*>)[^<]*)'
+)
 
 
 class Page(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from connecthub.storage.database import Database
 from connecthub.storage.hubs import changed_code
 from connecthub.storage.jobs import Row
 from connecthub.storage.retention import last_pass
-from connecthub.web.charts import Cell, Hour, bars, strip, worst
+from connecthub.web.charts import Hour, bars, cell, strip, worst
 from connecthub.web.display import link_to, next_fire
 from connecthub.web.hours import HOUR, HourFigures
 from connecthub.web.live import Page, live_page
@@ -203,7 +203,6 @@ class _Drawer:
 
     def __init__(self, request: Request, this_hour: datetime) -> None:
         self._language, self._zone, self._this_hour = request.state.language, request.state.zone, this_hour
-        self._spans: dict[tuple[datetime, int], tuple[str, str]] = {}
 
     def hours(self, rows: Sequence[Row], count: int) -> str:
         """Columns of the last `count` hours; of more than two days in steps of six hours."""
@@ -215,40 +214,37 @@ class _Drawer:
         first = self._this_hour - (count - 1) * HOUR
         columns = []
         for at in range(count // step):
-            begin = first + at * step * HOUR
-            columns.append(Hour(*self._place(begin, step, counts[at], ""), counts[at]))
+            said, href = self._span(first + at * step * HOUR, step)
+            columns.append(Hour(f"{said} {self._counts(counts[at])}", href, counts[at]))
         total = _totals(rows)
         return bars(columns, self._counts(total))
 
     def strips(self, jobs: Sequence[Row], rows: Sequence[Row]) -> list[dict[str, Any]]:
-        """A strip of 24 hours for each Job."""
+        """A strip of 24 hours for each Job; an hour without runs leads nowhere, and is drawn once for all."""
         by_job: dict[str, dict[int, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
         for row in rows:
             back = round((self._this_hour - row["hour"]) / HOUR)
             by_job[row["job_id"]][23 - back][row["status"]] += row["runs"]
+        spans = [self._span(self._this_hour - (23 - at) * HOUR, 1) for at in range(24)]
+        blank = [cell(at, 24, "", f"{said} {self._counts({})}") for at, (said, _) in enumerate(spans)]
         drawn = []
         for job in jobs:
-            cells = []
-            for at in range(24):
-                counts = by_job[job["id"]][at]
-                place = self._place(self._this_hour - (23 - at) * HOUR, 1, counts, job["id"])
-                cells.append(Cell(worst(list(counts)), *place))
-            label = self._counts(sum(by_job[job["id"]].values(), Counter()))
-            drawn.append({**job, "strip": strip(cells, f"{job['name']}: {label}")})
+            cells, total, of_job = list(blank), Counter[str](), quote(job["id"], safe="")
+            for at, counts in by_job.get(job["id"], {}).items():
+                said, href = spans[at]
+                title = f"{said} {self._counts(counts)}"
+                cells[at] = cell(at, 24, worst(list(counts)), title, f"{href}&job={of_job}")
+                total.update(counts)
+            drawn.append({**job, "strip": strip(cells, f"{job['name']}: {self._counts(total)}")})
         return drawn
 
-    def _place(self, begin: datetime, step: int, counts: Counter[str], job: str) -> tuple[str, str]:
-        """What a mark of these hours says, and the list of runs behind it."""
-        found = self._spans.get((begin, step))
-        if found is None:  # the same for every Job
-            end = begin + step * HOUR
-            said = f"{clock(begin, begin, self._zone)[:5]}–{clock(end, end, self._zone)[:5]}"
-            found = said, link_to("/admin/joblogs/list", **{"from": begin.isoformat(), "to": end.isoformat()})
-            self._spans[begin, step] = found
-        said, href = found
-        return f"{said} {self._counts(counts)}", f"{href}&job={quote(job, safe='')}" if job else href
+    def _span(self, begin: datetime, step: int) -> tuple[str, str]:
+        """What a mark of these hours says of when, and the list of runs behind it."""
+        end = begin + step * HOUR
+        said = f"{clock(begin, begin, self._zone)[:5]}–{clock(end, end, self._zone)[:5]}"
+        return said, link_to("/admin/joblogs/list", **{"from": begin.isoformat(), "to": end.isoformat()})
 
-    def _counts(self, counts: Counter[str]) -> str:
+    def _counts(self, counts: Mapping[str, int]) -> str:
         if not counts:
             return say(self._language, "no_runs_then")
         return " · ".join(

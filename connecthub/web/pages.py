@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -76,8 +76,14 @@ class HubAdmin(Admin):
         }
 
     def init_templating_engine(self) -> Jinja2Templates:
-        """SQLAdmin's templates behind ours, with what ours need."""
+        """SQLAdmin's templates behind ours, with what ours need.
+
+        They wait for nothing: compiled to be awaited, as SQLAdmin has them, each macro and each filter would
+        take longer.
+        """
         templates = super().init_templating_engine()
+        templates.env.is_async = False
+        templates.env.auto_reload = False
         display.install(templates.env)
         job_words.install(templates.env)
         return templates
@@ -108,11 +114,11 @@ class HubAdmin(Admin):
         """The template `name` in the frame, whose title says how many Jobs are failing."""
         if request.state.visit is not None and status < 500 and "failing_total" not in context:
             context["failing_total"] = await self._failing.get(fresh=False)
-        return await self.templates.TemplateResponse(request, name, context, status_code=status)
+        return HTMLResponse(self._part(request, name, **context), status)
 
-    async def _part(self, request: Request, name: str, **context: Any) -> str:
+    def _part(self, request: Request, name: str, **context: Any) -> str:
         """The template `name` by itself."""
-        return await self.templates.env.get_template(name).render_async(request=request, **context)
+        return self.templates.env.get_template(name).render(request=request, **context)
 
     async def list(self, request: Request) -> Response:
         """One page of a list."""

@@ -123,16 +123,17 @@ def _draw(request: Request, plotted: Scatter, wanted: RunFilter) -> _Drawing | N
     if plotted.low is None or plotted.high is None or len(plotted.points) < 2:
         return None
     language, zone = request.state.language, request.state.zone
-    now = datetime.now(UTC)
+    now = datetime.now(zone)
+    words: dict[tuple[str, str | None], str] = {}
     points = []
     for row in plotted.points:
-        status = say(language, f"status.{row['status']}")
-        reason = f" {say_reason(language, row['reason'])}" if row["reason"] else ""
-        took = "" if row["seconds"] is None else f" · {length(row['seconds'], language)}"
-        title = f"{row['job_id']} #{row['id']} · {status}{reason} · {clock(row['at'], now, zone)}{took}"
-        points.append(
-            Point(row["at"], row["seconds"], row["status"], title, f"/admin/joblogs/details/{row['id']}")
-        )
+        job_id, status, reason, seconds = row["job_id"], row["status"], row["reason"], row["seconds"]
+        if (status, reason) not in words:
+            because = f" {say_reason(language, reason)}" if reason else ""
+            words[status, reason] = say(language, f"status.{status}") + because
+        took = "" if seconds is None else f" · {length(seconds, language)}"
+        title = f"{job_id} #{row['id']} · {words[status, reason]} · {clock(row['at'], now, zone)}{took}"
+        points.append(Point(row["at"], seconds, status, title, f"/admin/joblogs/details/{row['id']}"))
     low, high = plotted.low, plotted.high
     if wanted.since is not None and not plotted.is_cut:
         low, high = min(low, wanted.since), max(high, wanted.until or now)

@@ -35,8 +35,10 @@ class _Number(int):
 
 def say(language: str, key: str, **values: object) -> str:
     """The text of `key`; `values` fill its places."""
-    numbers = {name: _Number(value) for name, value in values.items() if type(value) is int}
-    return LANGUAGES[language][key].format(**{**values, **numbers})
+    for name, value in values.items():
+        if type(value) is int:
+            values[name] = _Number(value)
+    return LANGUAGES[language][key].format(**values)
 
 
 def say_reason(language: str, reason: str) -> str:
