@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # rows of failing and running Jobs
 STRIPS = 50
+WAITING_S = 60  # what is queued for longer has been kept waiting
 _JUDGED = 1000  # runs of a Job that a streak is counted in
 
 # usual: the median of the last 50 successes, from 5 on; slow: above max(twice their 95th percentile, usual + 30 s).
@@ -31,25 +32,29 @@ LEFT JOIN LATERAL (
 """
 
 _STATE = f"""
-SELECT clock_timestamp() AS now, s.paused_at, s.paused_by, h.*, q.*,
-       (SELECT count(*) FROM jobs) AS jobs, (SELECT count(*) FROM jobs WHERE enabled) AS enabled,
-       (SELECT count(*) FROM job_logs WHERE status = 'RUNNING') AS running
-FROM hub_state s, (
+SELECT clock_timestamp() AS now, s.paused_at, s.paused_by, h.*, q.*, j.*
+FROM hub_state s, (SELECT count(*) AS jobs, count(*) FILTER (WHERE enabled) AS enabled FROM jobs) j, (
     -- A hub that has just started has not had a minute for its first tick yet.
-    SELECT max(coalesce(ticked_at, started_at)) AS ticked_at, count(*) FILTER (WHERE alive) AS hubs,
+    SELECT max(coalesce(ticked_at, started_at)) AS ticked_at,
            coalesce(sum(places) FILTER (WHERE alive), 0)::int AS places,
            coalesce(sum(taken) FILTER (WHERE alive), 0)::int AS taken
     FROM (SELECT *, stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes' AS alive FROM hubs) a
 ) h, (
-    -- What waits for another run of its Job by the rules is not kept waiting by the scheduler.
-    SELECT count(*) AS queued, min(coalesce(not_before, queued_at)) FILTER (WHERE {IS_FREE}) AS queued_since
-    FROM job_logs WHERE status = 'QUEUED' AND coalesce(not_before <= clock_timestamp(), true)
+    -- What waits for another run of its Job by the rules is not kept waiting by the scheduler. Which Jobs those are
+    -- is looked up once, and only where something has waited for that long.
+    SELECT count(*) AS queued, min(since) FILTER (
+        WHERE since < clock_timestamp() - interval '{WAITING_S} seconds' AND {IS_FREE}) AS waiting_since
+    FROM (SELECT *, coalesce(not_before, queued_at) AS since FROM job_logs
+          WHERE status = 'QUEUED' AND coalesce(not_before <= clock_timestamp(), true)) d
 ) q
 """
 
 
 async def read_state(db: Database) -> Row:
-    """The hub as a whole: pause, last tick, places, queue, Jobs; one row."""
+    """The hub as a whole: pause, last tick, places, queue, Jobs; one row.
+
+    `waiting_since`: when the oldest run was queued that could have begun WAITING_S ago; None for none.
+    """
     row = await db.fetchrow(_STATE)
     assert row is not None  # noqa: S101 - hub_state has one row
     return row
@@ -98,16 +103,21 @@ async def failing_jobs(db: Database) -> list[Row]:
     return await db.fetch(_FAILING)
 
 
+# First which rows those are, by the index of what goes: to a plan that needs them in the order of their ids, going
+# through the whole table in that order looks cheapest while there are no statistics.
 _RUNNING = f"""
+WITH going AS MATERIALIZED (
+    SELECT id FROM job_logs WHERE lease_expires_at IS NOT NULL
+        AND (status = 'RUNNING' OR (status <> 'QUEUED' AND lease_expires_at > clock_timestamp()))
+)
 SELECT l.id, l.job_id, j.name, l.status, l.started_at, l.queued_at, l.finished_at, l.progress,
        l.cancel_requested_at, l.trigger, r.timeout_s, usual.usual_s, usual.slow_s,
        extract(epoch FROM clock_timestamp() - coalesce(l.started_at, l.queued_at))::float8 AS elapsed_s,
-       count(*) OVER () AS total
-FROM job_logs l JOIN job_revisions r ON r.id = l.revision_id LEFT JOIN jobs j ON j.id = l.job_id
+       (SELECT count(*) FROM going) AS total
+FROM (SELECT id FROM going ORDER BY id LIMIT {SHOWN}) g JOIN job_logs l ON l.id = g.id
+JOIN job_revisions r ON r.id = l.revision_id LEFT JOIN jobs j ON j.id = l.job_id
 {USUAL}
-WHERE l.lease_expires_at IS NOT NULL
-  AND (l.status = 'RUNNING' OR (l.status <> 'QUEUED' AND l.lease_expires_at > clock_timestamp()))
-ORDER BY l.id LIMIT {SHOWN}
+ORDER BY l.id
 """
 
 

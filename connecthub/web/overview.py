@@ -29,7 +29,6 @@ from connecthub.web.times import clock
 from connecthub.words import say
 
 _NO_TICK = timedelta(minutes=2)
-_WAITING = timedelta(seconds=60)
 _UP_NEXT = 8
 _SPANS = {"24h": 24, "7d": 168}
 
@@ -58,11 +57,10 @@ def judge(state: Row, failing: int, trouble: Trouble) -> Verdict:
         return Verdict("warn", "verdict.paused", {"by": state["paused_by"]})
     if state["ticked_at"] is None:
         return Verdict("fail", "verdict.no_hub")
-    waiting = state["queued_since"] is not None and now - state["queued_since"] > _WAITING
     if now - state["ticked_at"] > _NO_TICK:
         return Verdict("fail", "verdict.still", {"at": state["ticked_at"]})
-    if waiting and state["taken"] < state["places"]:
-        return Verdict("fail", "verdict.still", {"at": state["queued_since"]})
+    if state["waiting_since"] is not None and state["taken"] < state["places"]:
+        return Verdict("fail", "verdict.still", {"at": state["waiting_since"]})
     if failing:
         return Verdict("fail", "verdict.failing", {"n": failing})
     if trouble.overdue:

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MANY_JOBS = 1000  # from so many on, what looks at every Job is shared
+_REST, _MOST_S = 10, 10.0  # a reading is good for so many times of what it took, but no longer than that
 
 
 class Shared(Generic[T]):
@@ -18,16 +19,17 @@ class Shared(Generic[T]):
     def __init__(self, read: Callable[[], Awaitable[T]], good_s: float) -> None:
         self._read, self._good_s = read, good_s
         self._value: tuple[T] | None = None
-        self._at = 0.0
+        self._at = self._took_s = 0.0
         self._reading = asyncio.Lock()
         self._task: asyncio.Task[T] | None = None
 
     async def get(self, *, fresh: bool) -> T:
         """The value, with `fresh` as it is now."""
         age = time.monotonic() - self._at
-        if fresh or self._value is None or age > 4 * self._good_s:
+        good_s = max(self._good_s, min(_REST * self._took_s, _MOST_S))
+        if fresh or self._value is None or age > 4 * good_s:
             return await self._again(time.monotonic())
-        if age > self._good_s and (self._task is None or self._task.done()):
+        if age > good_s and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._again(time.monotonic()))
             # An error is told by the next who waits for the reading.
             self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -38,4 +40,5 @@ class Shared(Generic[T]):
             if self._value is None or self._at < asked:  # else somebody has read it while we waited
                 begin = time.monotonic()
                 self._value, self._at = (await self._read(),), begin
+                self._took_s = time.monotonic() - begin
             return self._value[0]
