@@ -15,17 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    PrivateAttr,
-    ValidationError,
-)
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from connecthub.config_sections import (
     CONTROL,
@@ -54,20 +44,14 @@ _SECRET = {
 }
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings, frozen; `repr` hides the database URL and the password.
 
     Relative paths are relative to the folder that was current when the settings were loaded, so that a plugin
     which changes the folder moves nothing.
     """
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        env_prefix=_PREFIX,
-        env_nested_delimiter="__",
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     app: AppSettings = AppSettings()
     server: ServerSettings = ServerSettings()
@@ -82,18 +66,6 @@ class Settings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed: `load_settings` reads file and environment, and knows which one was wrong."""
-        return (init_settings,)
 
     @property
     def data_dir(self) -> Path:
@@ -163,12 +135,6 @@ def _which_file(config_file: Path | None, environ: Mapping[str, str]) -> tuple[P
     return (_DEFAULT_FILE, "") if _DEFAULT_FILE.exists() else (None, "")
 
 
-class _TomlSource(TomlConfigSettingsSource):
-    def _read_file(self, file_path: Any) -> dict[str, Any]:
-        # utf-8-sig: some editors put a byte order mark in front, which TOML itself refuses.
-        return tomllib.loads(file_path.read_text("utf-8-sig"))
-
-
 def _read_file(file: Path, named_by: str) -> dict[str, dict[str, Any]]:
     """The tables of a TOML file by section."""
     if not file.is_file():
@@ -178,7 +144,8 @@ def _read_file(file: Path, named_by: str) -> dict[str, dict[str, Any]]:
             "copy config.example.toml there, or correct the path"
         )
     try:
-        tables = _TomlSource(Settings, file)()
+        # utf-8-sig: some editors put a byte order mark in front, which TOML itself refuses.
+        tables = tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(
             f"config file {file} cannot be read: {error.strerror}; make it readable for this user"
@@ -205,38 +172,28 @@ def _with_line(error: tomllib.TOMLDecodeError, file: Path) -> str:
     )
 
 
-class _EnvironSource(EnvSettingsSource):
-    """pydantic-settings' reader of the environment, on a mapping that is passed in."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        super().__init__(Settings)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {name.lower(): value for name, value in self._environ.items()}
-
-
 def _read_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The settings in the environment by section; raises ConfigError for a variable that is no setting."""
-    known = [
-        _variable(section, name)
+    known = {
+        _variable(section, name): (section, name)
         for section, field in Settings.model_fields.items()
         for name in type(field.default).model_fields
-    ]
+    }
     # CONNECTHUB_DATABASE_URL would silently start on another database. Kubernetes makes variables of that
     # shape for its services (CONNECTHUB_SERVER_PORT=tcp://10.0.0.1:80); those are not meant for us.
     near = {name.replace("__", "_"): name for name in known}
-    used = {}
+    tables: dict[str, dict[str, Any]] = {}
     for name, value in environ.items():
         if name in known:
-            used[name] = value
+            section, setting = known[name]
+            tables.setdefault(section, {})[setting] = value
         elif name in near and not value.startswith(("tcp://", "udp://", "sctp://")):
             raise ConfigError(
                 f"environment variable {name} is no setting: write {near[name]}, with two underscores"
             )
         elif name.upper().startswith(_PREFIX) and "__" in name:
             raise ConfigError(f"environment variable {name} is an unknown setting: {_guess(name, known)}")
-    return _EnvironSource(used)()
+    return tables
 
 
 def _describe(

@@ -19,7 +19,6 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import NoDecode
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -77,16 +76,11 @@ Whole = Annotated[int, BeforeValidator(_no_bool)]
 Seconds = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False, ge=0)]
 Packages = Annotated[
     tuple[Annotated[str, AfterValidator(_dotted)], ...],
-    NoDecode,
     BeforeValidator(_json_list),
     Field(min_length=1),
 ]
-Hosts = Annotated[
-    tuple[Annotated[str, AfterValidator(_host_name)], ...], NoDecode, BeforeValidator(_json_list)
-]
-Networks = Annotated[
-    tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_json_list)
-]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host_name)], ...], BeforeValidator(_json_list)]
+Networks = Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], BeforeValidator(_json_list)]
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)]
 
 
