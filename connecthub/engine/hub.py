@@ -73,12 +73,13 @@ class Hub:
         self._retention = Retention(db, self.held.worker_id, settings.retention, metrics)
         self._unlisten: Callable[[], Awaitable[None]] | None = None
         self._loops: list[Every] = []
-        self._looked_at = boottime()
+        self._looked_at = 0.0
         self._newer_schema: str | None = None
 
     async def start(self) -> None:
         """Tell that this hub is there, which a rotation of keys looks for; then tick, claim and beat."""
         await self._tell()
+        self._looked_at = boottime()
         slowest = self._lease_s / 4
         often = min(_STOP_LOOK_S, self._lease_s / 24)
         self._loops = [
