@@ -31,6 +31,7 @@ from connecthub.security.vault import Vault
 from connecthub.storage import keys, queue, retention
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.embedded import EmbeddedPostgres
+from connecthub.storage.frame import PAGE_SETTINGS
 from connecthub.storage.pending import migrate, require_schema
 from connecthub.storage.rights import require_rights
 from connecthub.storage.runs import ENGINE_SETTINGS
@@ -73,7 +74,7 @@ async def _serve(settings: Settings) -> None:
         async with AsyncExitStack() as stack:
             dsn = await stack.enter_async_context(database_url(settings))
             await migrate(dsn)
-            web_db = await Database.open(dsn, size=_WEB_CONNECTIONS)
+            web_db = await Database.open(dsn, size=_WEB_CONNECTIONS, settings=PAGE_SETTINGS)
             stack.push_async_callback(web_db.close)
             await require_rights(web_db)
             engine_db = await Database.open(

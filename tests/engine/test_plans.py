@@ -13,6 +13,7 @@ from connecthub.engine.tick import Ticker
 from connecthub.metrics import Metrics
 from connecthub.storage import overview, queue, runs
 from connecthub.storage.database import Database
+from connecthub.storage.frame import PAGE_SETTINGS
 from connecthub.storage.runs import ENGINE_SETTINGS, Ending
 
 QUEUED = 2000
@@ -107,3 +108,36 @@ def test_a_long_queue_is_not_held_against_itself(
         return after - before
 
     assert asyncio.run(read()) < 10 * QUEUED
+
+
+@pytest.mark.parametrize("look", [overview.read_state, overview.running_now], ids=["state", "running"])
+def test_no_page_reads_all_runs_although_statistics_say_that_nearly_all_go(
+    dsn: str, look: Callable[[Database], Awaitable[object]]
+) -> None:
+    async def read() -> int:
+        await fill(dsn)
+        db = await Database.open(dsn, size=1, settings=PAGE_SETTINGS)
+        await db.execute("UPDATE job_logs SET status = 'QUEUED', finished_at = NULL")
+        await db.execute(
+            "UPDATE job_logs SET status = 'RUNNING', worker_id = gen_random_uuid(),"
+            " lease_expires_at = clock_timestamp() WHERE id % 2 = 0"
+        )
+        await db.execute("ANALYZE job_logs")
+        await db.execute(
+            "UPDATE job_logs SET status = 'SUCCESS', lease_expires_at = NULL, finished_at = clock_timestamp()"
+        )
+        before = await rows_read_in_turn(db)
+        await look(db)
+        after = await rows_read_in_turn(db)
+        await db.close()
+        return after - before
+
+    assert asyncio.run(read()) == 0
+
+
+async def rows_read_in_turn(db: Database) -> int:
+    """How many rows of job_logs all sessions have read without an index."""
+    await db.execute("SELECT pg_stat_force_next_flush()")
+    return int(
+        await db.fetchval("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'job_logs'") or 0
+    )
