@@ -34,6 +34,7 @@ from connecthub.web.overview import OverviewPages
 from connecthub.web.people import People
 from connecthub.web.roles import guarded
 from connecthub.web.routes import RefusedRequest, RunActions
+from connecthub.web.run_list import RunFigures
 from connecthub.web.run_pages import RunFiles
 from connecthub.web.run_views import JobLogAdmin
 from connecthub.web.shared import Shared
@@ -61,6 +62,7 @@ class HubAdmin(Admin):
             templates_dir=str(_HERE / "templates"),
         )
         HubView.database, JobLogAdmin.vault = database, vault
+        JobLogAdmin.figures = RunFigures(database)
         self.add_view(JobAdmin)
         self.add_view(JobLogAdmin)
         self.add_view(UserAdmin)

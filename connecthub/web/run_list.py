@@ -20,6 +20,7 @@ from connecthub.web.charts import Point, scatter
 from connecthub.web.job_words import span
 from connecthub.web.live import is_fragment
 from connecthub.web.run_words import has_failed_parts
+from connecthub.web.shared import Shared
 from connecthub.web.times import clock, length
 from connecthub.web.views import edge
 from connecthub.words import say, say_reason
@@ -67,7 +68,34 @@ def _moment(text: str, zone: ZoneInfo) -> datetime | None:
     return moment
 
 
-async def list_context(db: Database, request: Request) -> dict[str, Any]:
+class RunFigures:
+    """What stands beside the rows of a list: the scatter, how many match, and every reason that a run has.
+
+    Of all runs, where they are more than a scatter shows one by one, a reading is shared.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._of_all = Shared(lambda: self._read(RunFilter()), good_s=1)
+        self._are_many = False
+
+    async def get(self, wanted: RunFilter) -> dict[str, Any]:
+        """`scatter`, `count` and `reasons`."""
+        if wanted != RunFilter():
+            return await self._read(wanted)
+        figures = await self._of_all.get(fresh=not self._are_many)
+        self._are_many = figures["scatter"].is_thinned
+        return figures
+
+    async def _read(self, wanted: RunFilter) -> dict[str, Any]:
+        return {
+            "scatter": await run_lists.plot_runs(self._database, wanted),
+            "count": await run_lists.count_runs(self._database, wanted),
+            "reasons": await run_lists.reasons_seen(self._database),
+        }
+
+
+async def list_context(db: Database, figures: RunFigures, request: Request) -> dict[str, Any]:
     """What a page of the runs that match shows."""
     asked, now, zone = request.query_params, datetime.now(UTC), request.state.zone
     wanted = read_filter(asked, zone, now)
@@ -75,13 +103,8 @@ async def list_context(db: Database, request: Request) -> dict[str, Any]:
     found = await run_lists.list_runs(db, wanted, _SIZE, before=before, after=after)
     context: dict[str, Any] = {}
     if not is_fragment(request):  # rows stay true by themselves; figures are of the moment of opening
-        plotted = await run_lists.plot_runs(db, wanted)
-        context = {
-            "scatter": plotted,
-            "drawing": _draw(request, plotted, wanted),
-            "reasons": await run_lists.reasons_seen(db),
-        }
-        context["count"] = await run_lists.count_runs(db, wanted)
+        context = await figures.get(wanted)
+        context = {**context, "drawing": _draw(request, context["scatter"], wanted)}
     return context | {
         "found": found,
         "wanted": wanted,

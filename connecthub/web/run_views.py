@@ -15,7 +15,7 @@ from connecthub.storage import run_page
 from connecthub.storage.jobs import Row
 from connecthub.storage.models import JobLog
 from connecthub.web.charts import progress
-from connecthub.web.run_list import list_context
+from connecthub.web.run_list import RunFigures, list_context
 from connecthub.web.run_words import has_failed_parts, next_attempt, result_of, tell
 from connecthub.web.views import HubView, run_number
 
@@ -33,10 +33,11 @@ class JobLogAdmin(HubView, model=JobLog):
     list_template = "runs.html"
     details_template = "run.html"
     vault: ClassVar[Vault]
+    figures: ClassVar[RunFigures]
 
     async def list_context(self, request: Request) -> dict[str, Any]:
         """The runs that the URL asks for; SQLAdmin would count them all."""
-        return await list_context(self.database, request)
+        return await list_context(self.database, self.figures, request)
 
     async def get_object_for_details(self, request: Request) -> Any:
         """Everything about one run but its chain, or None."""
