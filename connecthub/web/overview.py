@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -119,11 +120,16 @@ class OverviewPages:
         db, asked = self._database, request.query_params
         state = await overview.read_state(db)
         fresh = state["jobs"] < MANY_JOBS
-        failing = await self._failing.get(fresh=fresh)
-        running = await overview.running_now(db)
-        jobs = await overview.strip_jobs(db, [row["job_id"] for row in failing], asked.get("strips") == "all")
         this_hour = state["now"].replace(minute=0, second=0, microsecond=0)
-        week = await self._hours.week(this_hour, fresh=fresh)
+        failing, running, week, old_code, following, swept = await asyncio.gather(
+            self._failing.get(fresh=fresh),
+            overview.running_now(db),
+            self._hours.week(this_hour, fresh=fresh),
+            changed_code(db),
+            overview.up_next(db, _UP_NEXT),
+            last_pass(db),
+        )
+        jobs = await overview.strip_jobs(db, [row["job_id"] for row in failing], asked.get("strips") == "all")
         cells = await self._hours.strips([job["id"] for job in jobs], this_hour, fresh=fresh)
         hours = _SPANS.get(asked.get("hours", ""), 24)
         day = [row for row in week if row["hour"] > this_hour - 24 * HOUR]
@@ -139,8 +145,8 @@ class OverviewPages:
             failing_total=fails,
             running=[_running(run) for run in running],
             running_total=running[0]["total"] if running else 0,
-            old_code=await changed_code(db),
-            next_fires=_soonest(await overview.up_next(db, _UP_NEXT)),
+            old_code=old_code,
+            next_fires=_soonest(following),
             rates=(percent(success_rate(day)), percent(success_rate(week))),
             day_total=sum(row["runs"] for row in day),
             hours=hours,
@@ -148,7 +154,7 @@ class OverviewPages:
             hour_counts=_totals(day if hours == 24 else week),
             strips=drawer.strips(jobs, cells),
             kept=self._kept,
-            retention=await last_pass(db),
+            retention=swept,
         )
 
 
