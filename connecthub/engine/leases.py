@@ -8,7 +8,7 @@ import logging
 from connecthub import failpoints
 from connecthub.clock import boottime
 from connecthub.engine.dispatcher import Dispatcher
-from connecthub.engine.held import HeldRuns
+from connecthub.engine.held import HeldRun, HeldRuns
 from connecthub.engine.outcome import clean
 from connecthub.metrics import Metrics
 from connecthub.storage import runs
@@ -18,6 +18,7 @@ from connecthub.storage.live import Live, store_live
 log = logging.getLogger(__name__)
 
 LIVE_S = 2.0
+_SHOWN_CHARS = 1 << 19  # of logs in one statement, of which several copies are made on their way
 
 
 class Leases:
@@ -92,18 +93,23 @@ class Leases:
             self._dispatcher.wake()
 
     async def show_once(self) -> None:
-        """Store what going runs have logged and how far they are."""
-        live = []
-        for run in list(self._held.values()):
-            changes = run.changes
-            if run.started_at is not None and not run.ended.done() and changes != run.stored_changes:
-                meta = json.dumps({"code": run.code} if run.code else {})
-                shown = Live(run.claim.id, clean(run.log.text()), run.progress, run.started_at, meta)
-                live.append((run, changes, shown))
-        cancelled = await store_live(self._db, self._held.worker_id, [entry[2] for entry in live], self._held)
-        for run, changes, _ in live:
-            run.stored_changes = changes
-        self._cancel(cancelled)
+        """Store what going runs have logged and how far they are, a part of them in each statement."""
+        held = list(self._held.values())
+        waiting = [run for run in held if run.started_at is not None and run.changes != run.stored_changes]
+        while True:
+            live: list[tuple[HeldRun, int, Live]] = []
+            chars = 0
+            while waiting and chars < _SHOWN_CHARS:
+                run = waiting.pop()
+                if not run.ended.done():
+                    live.append((run, run.changes, _live(run)))
+                    chars += len(live[-1][2].run_log)
+            shown = [entry[2] for entry in live]
+            self._cancel(await store_live(self._db, self._held.worker_id, shown, self._held))
+            for run, changes, _ in live:
+                run.stored_changes = changes
+            if not waiting:
+                return
 
     def cancel(self, run_id: int) -> None:
         """A person asked this run to stop; it may be another hub's."""
@@ -114,3 +120,8 @@ class Leases:
             run = self._held.get(run_id)
             if run is not None:
                 run.stop("cancelled")
+
+
+def _live(run: HeldRun) -> Live:
+    meta = json.dumps({"code": run.code} if run.code else {})
+    return Live(run.claim.id, clean(run.log.text()), run.progress, run.started_at, meta)

@@ -55,6 +55,7 @@ class HoldJob(BaseJob):
 
     def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
         log.info("holding, with %s", secrets)
+        log.info("a line\n" * params.get("lines", 1))
         begun.set()
         self.ctx.progress(1, 3)
         while not released.wait(0.02):

@@ -142,6 +142,13 @@ def test_progress_and_log_are_shown_while_the_run_is_going(hub: Rig) -> None:
     assert row["status"] == "RUNNING" and row["started_at"] is not None
 
 
+def test_long_logs_are_shown_while_their_runs_are_going_however_many(hub: Rig) -> None:
+    hub.job("a", "HoldJob", public_cfg={"lines": 20_000}, overlap="allow")
+    ids = [hub.run("a") for _ in range(hub.settings.pool.size)]
+    hub.until(lambda: all(TRUNCATED in (hub.row(run_id)["run_log"] or "") for run_id in ids))
+    assert {hub.row(run_id)["status"] for run_id in ids} == {"RUNNING"}
+
+
 @pytest.mark.parametrize("how", ["exit", "interrupt", "stop"])
 def test_no_exception_of_a_plugin_stops_the_hub(hub: Rig, how: str) -> None:
     hub.job("bad", "ExitJob", public_cfg={"how": how})
