@@ -11,13 +11,14 @@ from tests.engine.conftest import EXPIRED, Rig
 def test_a_hub_that_sees_a_newer_schema_begins_nothing_and_says_why(
     hub: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
+    engine = hub.hubs[0][0]
+    hub.until(lambda: engine._ticker.ticked_at)  # its first tick, at the start, knew the schema
     hub.job("people", "CountedJob")
     hub.job("minutely", "CountedJob", cron_expr="* * * * *")
     known = hub.sql("SELECT version_num FROM alembic_version")[0]["version_num"]
     hub.sql("UPDATE alembic_version SET version_num = '9999'")
     run_id = hub.run("people")
     hub.sql("UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp()) WHERE id = 'minutely'")
-    engine = hub.hubs[0][0]
     assert hub.do(engine._dispatcher.claim_once()) == 0
     hub.do(engine._ticker.tick_once())
     said = hub.until(lambda: engine.readiness()["schema"])
