@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Coroutine
-from typing import Any
 
 from connecthub import failpoints
 from connecthub.clock import boottime
@@ -46,7 +44,7 @@ class Dispatcher:
         self._lease_s = lease_s
         self._wake = asyncio.Event()
         self._definitions: OrderedDict[int, Definition] = OrderedDict()
-        self._running: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[None]] = set()
         self._stopping = False
         self.looked_at = boottime()
         self._newest = 0  # the highest id claimed so far
@@ -140,21 +138,24 @@ class Dispatcher:
 
     def adopt(self, claims: list[Claim], lease_until: float) -> None:
         """Hold claimed runs, and start them."""
-        held = [HeldRun(claim, lease_until) for claim in claims if claim.id not in self._held]
+        held = [self._runner.hold(claim, lease_until) for claim in claims if claim.id not in self._held]
         for run in held:
             self._held[run.claim.id] = run
             self._pool.take()
-        unknown = {run.claim.revision_id for run in held} - self._definitions.keys()
+        wanted = {run.claim.revision_id for run in held}
+        unknown = [revision_id for revision_id in wanted if revision_id not in self._definitions]
         if unknown:
-            self._spawn(self._begin_when_known(held, unknown), "definitions")
+            task = asyncio.create_task(self._begin_when_known(held, unknown), name="definitions")
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
         else:
             self._begin(held)
 
-    async def _begin_when_known(self, held: list[HeldRun], revision_ids: set[int]) -> None:
+    async def _begin_when_known(self, held: list[HeldRun], revision_ids: list[int]) -> None:
         """Claimed runs must not be dropped while the database is away; their leases are renewed meanwhile."""
         while not self._stopping:
             try:
-                self._definitions.update(await runs.definitions(self._db, list(revision_ids)))
+                self._definitions.update(await runs.definitions(self._db, revision_ids))
                 break
             except Exception as error:
                 log.warning("definitions of %d claimed runs cannot be read yet: %s", len(held), error)
@@ -165,15 +166,10 @@ class Dispatcher:
 
     def _begin(self, held: list[HeldRun]) -> None:
         for run in held:
-            definition = self._definitions.get(run.claim.revision_id)
-            self._spawn(self._runner.execute(run, definition), f"run {run.claim.id}")
+            run.definition = self._definitions.get(run.claim.revision_id)
+            self._runner.begin(run)
         while len(self._definitions) > _DEFINITIONS:
             self._definitions.popitem(last=False)
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
 
     async def stop(self, seconds: float) -> None:
         """Claim no more; returns after the last claim has answered, or was given up after `seconds`."""

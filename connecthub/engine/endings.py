@@ -44,8 +44,7 @@ class Endings:
         self._worker_id = worker_id
         self._spool = spool
         self._on_stored = on_stored
-        self._waiting: dict[_Key, Unstored] = {}
-        self._put_at: dict[_Key, float] = {}
+        self._waiting: dict[_Key, tuple[Unstored, float]] = {}  # since when, on the boot clock
         self._spooled: set[_Key] = set()
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
@@ -62,8 +61,7 @@ class Endings:
 
     def put(self, ending: Unstored) -> None:
         """Store `ending` soon."""
-        self._waiting[_key(ending)] = ending
-        self._put_at[_key(ending)] = boottime()
+        self._waiting[_key(ending)] = ending, boottime()
         self._empty.clear()
         self._wake.set()
 
@@ -76,8 +74,8 @@ class Endings:
         now = boottime()
         waiting = [
             ending
-            for key, ending in list(self._waiting.items())
-            if key not in self._spooled and now - self._put_at[key] >= after_s
+            for key, (ending, since) in list(self._waiting.items())
+            if key not in self._spooled and now - since >= after_s
         ]
         if waiting:
             await asyncio.to_thread(self._spool.write, waiting)
@@ -118,7 +116,7 @@ class Endings:
                 await asyncio.sleep(min(0.1 * 2**failures, _SLOWEST_S))
             elif len(self._waiting) < _BATCH:
                 await asyncio.sleep(_GATHER_S)
-            batch = [one for one in self._waiting.values() if not self._is_early(one)][:_BATCH]
+            batch = [one for one, _ in self._waiting.values() if not self._is_early(one)][:_BATCH]
             try:
                 failpoints.passing("end.before_store")
                 await _store(self._db, self._worker_id, batch, self._forget)
@@ -137,7 +135,7 @@ class Endings:
 
     def _forget(self, stored: list[Unstored]) -> None:
         for ending in stored:
-            del self._waiting[_key(ending)], self._put_at[_key(ending)]
+            del self._waiting[_key(ending)]
             self._on_stored(ending)
         if not self._waiting:
             self._wake.clear()

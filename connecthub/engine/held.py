@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -14,8 +16,9 @@ from connecthub.engine import outcome
 from connecthub.engine.capture import RunLog
 from connecthub.engine.outcome import Returned
 from connecthub.engine.plugin_loop import Call
+from connecthub.logs import about_run
 from connecthub.security.redaction import Masker
-from connecthub.storage.runs import Claim
+from connecthub.storage.runs import Claim, Definition
 
 STOP_GRACE_S = 5.0  # from the request to stop until the end is stored although the code is still going
 _KILLED_S = 2.0  # a process that is killed has gone by then, or hangs in the kernel
@@ -31,13 +34,21 @@ class Withdrawn(Exception):
 
 @dataclass(eq=False, slots=True)
 class HeldRun:
-    """One run from its claim on. `lease_until` and `claimed_at_boot` count on this machine's boot clock."""
+    """One run from its claim on. `lease_until` and `claimed_at_boot` count on this machine's boot clock.
+
+    `on_end` is called on the hub's loop, in `context`, with how its code returned, or with None where it is
+    given up; then, once the code has returned all the same, `on_late` is.
+    """
 
     claim: Claim
     lease_until: float
+    on_end: Callable[[HeldRun, Returned | None], None]
+    on_late: Callable[[HeldRun, Returned], None]
+    definition: Definition | None = None  # None where its revision is gone
     claimed_at_boot: float = field(default_factory=boottime)
     masker: Masker = field(default_factory=lambda: Masker({}))
     log: RunLog = field(init=False)
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
     call: Call | None = None
     code: dict[str, str] | None = None  # which code runs, as Loader.code tells it
     timeout_s: float = 0
@@ -53,14 +64,14 @@ class HeldRun:
     refused: bool = False  # a beat found it no longer RUNNING before it had started
     is_withdrawn: bool = False
     _unbegun: list[None] = field(default_factory=lambda: [None])
-    ended: asyncio.Future[Returned | None] = field(init=False)  # None: given up, the code goes on
-    late: asyncio.Future[Returned] | None = None  # then this is for how it returned
+    has_ended: bool = False  # its end is decided
+    is_overdue: bool = False  # but its code goes on
     stored: bool = False
     returned: bool = False
 
     def __post_init__(self) -> None:
         self.log = RunLog(self.masker, (self.claim.id, self.claim.job_id))
-        self.ended = asyncio.get_running_loop().create_future()
+        self.context.run(about_run.set, (self.claim.id, self.claim.job_id))
         if self.claim.cancel_requested:
             self.stop_reason = "cancelled"
 
@@ -84,6 +95,7 @@ class HeldRun:
 
     def settle(self) -> None:
         """Its end is decided: it neither begins nor is given back."""
+        self.has_ended = True
         self._take()
 
     def _take(self) -> bool:
@@ -103,13 +115,13 @@ class HeldRun:
     @property
     def renew_until(self) -> float:
         """Rule 10: a run that hangs beyond its timeout and grace is not renewed (boot clock)."""
-        if not self.timeout_s or self.started_at_boot is None or self.ended.done():
+        if not self.timeout_s or self.started_at_boot is None or self.has_ended:
             return math.inf
         return self.started_at_boot + self.timeout_s + 2 * STOP_GRACE_S
 
     def stop(self, reason: str, grace_s: float = STOP_GRACE_S) -> None:
         """Ask the run to stop; after `grace_s` its end is stored even if the code has not returned."""
-        if self.stop_reason is not None or self.ended.done():
+        if self.stop_reason is not None or self.has_ended:
             return
         self.stop_reason = reason
         self.stopping.set()
@@ -123,17 +135,21 @@ class HeldRun:
         return self.stop_reason is not None
 
     def _give_up(self) -> None:
-        if self.ended.done():
+        if self.has_ended:
             return
         if self.call is not None and self.call.kill():  # its end follows
             asyncio.get_running_loop().call_later(_KILLED_S, self._give_up)
         else:
-            self.late = asyncio.get_running_loop().create_future()
-            self.ended.set_result(None)
+            self.is_overdue = True
+            self.context.run(self.on_end, self, None)
 
     def code_returned(self, how: Returned) -> None:
         """Its code is over."""
-        (self.late or self.ended).set_result(how)
+        if self.is_overdue:
+            self.is_overdue = False
+            self.context.run(self.on_late, self, how)
+        else:
+            self.context.run(self.on_end, self, how)
 
     def tell_progress(self, done: int, total: int | None) -> None:
         """What `ctx.progress` was told; no figures are ignored."""
@@ -141,11 +157,6 @@ class HeldRun:
         if text is not None:
             self.progress = text
             self.progress_changes += 1
-
-    @property
-    def is_overdue(self) -> bool:
-        """Its end is decided, but its code is still going."""
-        return self.late is not None and not self.late.done()
 
     @property
     def changes(self) -> int:

@@ -101,7 +101,7 @@ class Leases:
             chars = 0
             while waiting and chars < _SHOWN_CHARS:
                 run = waiting.pop()
-                if not run.ended.done():
+                if not run.has_ended:
                     live.append((run, run.changes, _live(run)))
                     chars += len(live[-1][2].run_log)
             shown = [entry[2] for entry in live]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+log = logging.getLogger(__name__)
 
 _GATHER_S = 0.001
 Item = TypeVar("Item")
@@ -46,4 +49,7 @@ class Mailbox(Generic[Item]):
     def _drain(self) -> None:
         self._woken = False  # before reading: an item that comes now wakes the loop again
         while self._items:
-            self._take(self._items.popleft())
+            try:
+                self._take(self._items.popleft())
+            except Exception as error:  # a fault with one must not lose the others
+                log.error("what came from another thread could not be taken: %s", type(error).__name__)

@@ -13,7 +13,7 @@ from uuid import uuid4
 from connecthub.engine import calls, outcome
 from connecthub.engine.calls import Isolated
 from connecthub.engine.held import HeldRun
-from connecthub.engine.outcome import Outcome
+from connecthub.engine.outcome import Outcome, Returned
 from connecthub.engine.pool import Pool
 from connecthub.logs import let_through
 from connecthub.plugins import BaseJob
@@ -39,11 +39,17 @@ class OnceRun(HeldRun):
     """A run that nobody has claimed. `told` is every call of ctx.progress."""
 
     def __init__(self, claim: Claim, masker: Masker, timeout_s: float, cancel_at: int | None) -> None:
-        super().__init__(claim, math.inf, masker=masker)
+        super().__init__(claim, math.inf, self._end, self._end, masker=masker)
+        self.ended: asyncio.Future[Returned | None] = asyncio.get_running_loop().create_future()
         self.timeout_s = timeout_s
         self.told: list[tuple[int, int | None]] = []
         self._cancel_at = cancel_at
         self._is_cancelled = False
+
+    def _end(self, run: HeldRun, how: Returned | None) -> None:
+        self.settle()
+        if not self.ended.done():
+            self.ended.set_result(how)
 
     def asked_to_stop(self) -> bool:
         """At once, where `cancel_at` says so."""

@@ -7,6 +7,8 @@ import contextlib
 import contextvars
 import json
 import logging
+from collections.abc import Coroutine
+from functools import lru_cache
 from typing import Any
 
 from connecthub import failpoints
@@ -20,7 +22,6 @@ from connecthub.engine.outcome import Outcome, Returned
 from connecthub.engine.plugin_loop import Call
 from connecthub.engine.pool import Pool
 from connecthub.errors import HandlerError, SecretError
-from connecthub.logs import about_run
 from connecthub.metrics import Metrics
 from connecthub.plugins import BaseJob
 from connecthub.plugins.loader import Loader
@@ -28,7 +29,7 @@ from connecthub.security.vault import Vault
 from connecthub.storage import runs
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.late import LateReturn
-from connecthub.storage.runs import Definition, Ending
+from connecthub.storage.runs import Claim, Definition, Ending
 
 log = logging.getLogger(__name__)
 
@@ -59,73 +60,143 @@ class Runner:
         self._endings = endings
         self._metrics = metrics
         self._default_timeout_s = timeout_s
+        self._waiting: set[asyncio.Task[None]] = set()  # for what their runs need before they begin
 
-    async def execute(self, run: HeldRun, definition: Definition | None) -> None:
-        """The life of one run; the pool's place was taken when it was claimed.
+    def hold(self, claim: Claim, lease_until: float) -> HeldRun:
+        """A claimed run as it is held."""
+        return HeldRun(claim, lease_until, self._returned, self._returned_late)
 
-        `definition` is None where its revision is gone.
+    def begin(self, run: HeldRun) -> None:
+        """Take a run to its plugin; its end, and the free place, follow by themselves.
+
+        The pool's place was taken when it was claimed.
         """
-        about_run.set((run.claim.id, run.claim.job_id))  # in the task of this run alone
-        try:
-            if definition is None:
-                gone = HandlerError(
-                    f"revision {run.claim.revision_id} of the Job is gone; save the Job again"
-                )
-                self._end(run, None, outcome.refuse("bad_handler", gone, run.masker), returned=True)
-                return
-            try:
-                ended = await self._run(run, definition)
-            except Withdrawn:
-                run.stored = True
-                why = "it is no longer this hub's" if run.refused else "it was given back to the queue"
-                log.warning("run %d was not started: %s", run.claim.id, why)
-                if run.refused:
-                    why = json.dumps({"detail": "not started: its lease had run out"})
-                    self._endings.put(LateReturn(run.claim.id, None, why))
-                return
-            except Exception as error:  # a fault of the hub must still end the run, visibly
-                log.error("run %d failed inside the hub: %s", run.claim.id, type(error).__name__)
-                ended = outcome.decide(Returned(error=error), None, run.masker, [])
-            await self._finish(run, definition, ended)
-        finally:
-            run.returned = True
-            self._held.let_go(run)
-            self._pool.leave()
+        run.context.run(self._begin, run)
 
-    async def _run(self, run: HeldRun, definition: Definition) -> Outcome:
-        if run.stop_reason is not None:
-            return Outcome("CANCELLED", run.stop_reason)
+    def _begin(self, run: HeldRun) -> None:
         try:
-            cached = self._loader.cached(definition.handler_path)
-            is_ready = cached is not None and cached.isolation != "process"
-            plugin = cached if cached and is_ready else await self._load(run, definition)
-            params, secrets = await self._open(run, definition)
-        except StoppedBefore:
-            return Outcome("CANCELLED", run.stop_reason)
-        except HandlerError as error:
-            return outcome.refuse("bad_handler", error, run.masker)
-        except SecretError as error:
-            return outcome.refuse("bad_secret", error, run.masker)
+            if run.definition is None:
+                gone = f"revision {run.claim.revision_id} of the Job is gone; save the Job again"
+                raise HandlerError(gone)
+            at_hand = self._at_hand(run, run.definition)
+            if at_hand is None:
+                self._spawn(self._begin_later(run, run.definition))
+            else:
+                self._call(run, run.definition, *at_hand)
+        except Exception as error:
+            self._fail(run, error)
+
+    def _at_hand(self, run: HeldRun, definition: Definition) -> tuple[type[BaseJob], dict[str, Any]] | None:
+        """Its class and its secrets, where nothing has to be waited for."""
+        plugin = self._loader.cached(definition.handler_path)
+        if plugin is None or plugin.isolation == "process" or boottime() >= run.lease_until:
+            return None
+        try:
+            return plugin, self._vault.decrypt(definition.secret_cfg) if definition.secret_cfg else {}
+        except SecretError:
+            return None
+
+    async def _begin_later(self, run: HeldRun, definition: Definition) -> None:
+        try:
+            if run.stop_reason is not None:
+                raise StoppedBefore
+            plugin = await self._load(run, definition)
+            secrets = await self._secrets(run.claim.revision_id, definition.secret_cfg)
+            await self._confirm_lease(run)
+            self._call(run, definition, plugin, secrets)
+        except Exception as error:
+            self._fail(run, error)
+
+    def _call(
+        self,
+        run: HeldRun,
+        definition: Definition,
+        plugin: type[BaseJob] | Isolated,
+        secrets: dict[str, Any],
+    ) -> None:
+        if run.is_withdrawn:
+            raise Withdrawn
+        if run.stop_reason is not None:
+            raise StoppedBefore
+        params: dict[str, Any] = json.loads(definition.public_cfg)
+        if run.claim.params is not None:
+            params |= json.loads(run.claim.params)
+        if secrets:
+            run.masker.add(secrets)
         run.code = self._loader.code(definition.handler_path)
         run.timeout_s = self._default_timeout_s if definition.timeout_s is None else definition.timeout_s
         run.stops_when_cut_off = definition.rerun_lost and definition.max_attempts > 1
-        while True:
-            await self._confirm_lease(run)
-            if run.stop_reason is not None:
-                return Outcome("CANCELLED", run.stop_reason)
-            failpoints.passing("run.before_start")
-            calls.begin(self._pool, run, plugin, params, secrets)
-            returned = await run.ended
-            if returned is None or not isinstance(returned.error, LeaseStale):
-                break
-            run.ended = asyncio.get_running_loop().create_future()
-        if returned is not None and isinstance(returned.error, Withdrawn):
-            raise Withdrawn
-        if returned is not None and isinstance(returned.error, NotLoaded) and run.stop_reason is None:
-            return outcome.refuse("bad_handler", returned.error, run.masker)
-        failpoints.passing("run.after_return")
-        self._measure(run)
-        return outcome.decide(returned, run.stop_reason, run.masker, run.log.warnings)
+        failpoints.passing("run.before_start")
+        calls.begin(self._pool, run, plugin, params, secrets)
+
+    def _fail(self, run: HeldRun, error: Exception) -> None:
+        """It ends here, and its plugin was not called, or its end could not be told."""
+        if isinstance(error, Withdrawn):
+            self._withdraw(run)
+        elif isinstance(error, StoppedBefore):
+            self._finish(run, Outcome("CANCELLED", run.stop_reason))
+        elif isinstance(error, HandlerError):
+            self._finish(run, outcome.refuse("bad_handler", error, run.masker))
+        elif isinstance(error, SecretError):
+            self._finish(run, outcome.refuse("bad_secret", error, run.masker))
+        else:  # a fault of the hub must still end the run, visibly
+            log.error("run %d failed inside the hub: %s", run.claim.id, type(error).__name__)
+            self._finish(run, outcome.decide(Returned(error=error), None, run.masker, []))
+
+    def _withdraw(self, run: HeldRun) -> None:
+        run.stored = True
+        why = "it is no longer this hub's" if run.refused else "it was given back to the queue"
+        log.warning("run %d was not started: %s", run.claim.id, why)
+        if run.refused:
+            why = json.dumps({"detail": "not started: its lease had run out"})
+            self._endings.put(LateReturn(run.claim.id, None, why))
+        self._leave(run)
+
+    def _returned(self, run: HeldRun, returned: Returned | None) -> None:
+        """The plugin's code has returned, or (None) goes on although the run was asked to end."""
+        error = returned.error if returned is not None else None
+        if isinstance(error, LeaseStale) and run.definition is not None:
+            self._spawn(self._begin_later(run, run.definition))
+        elif isinstance(error, Withdrawn) or (isinstance(error, NotLoaded) and run.stop_reason is None):
+            self._fail(run, error)
+        else:
+            try:
+                failpoints.passing("run.after_return")
+                self._measure(run)
+                ended = outcome.decide(returned, run.stop_reason, run.masker, run.log.warnings)
+            except Exception as fault:
+                self._fail(run, fault)
+            else:
+                self._finish(run, ended)
+
+    def _returned_late(self, run: HeldRun, returned: Returned) -> None:
+        """It has ended, but its code went on: it kept its place and its lease until now."""
+        run.log.close()
+        late: dict[str, Any] = {"returned_late": "exception" if returned.error else "value"}
+        if isinstance(returned.value, outcome.Result):
+            late["late_result"] = returned.value.json
+        self._endings.put(LateReturn(run.claim.id, outcome.clean(run.log.text()), json.dumps(late)))
+        self._leave(run)
+
+    def _finish(self, run: HeldRun, ended: Outcome) -> None:
+        """Its end is decided and will be stored; where its code is over, its place is free."""
+        if run.is_overdue:
+            self._end(run, ended)
+            log.warning("run %d (%s) is still running after %s", run.claim.id, run.claim.job_id, ended.reason)
+        else:
+            run.log.close()
+            self._end(run, ended)
+            self._leave(run)
+
+    def _leave(self, run: HeldRun) -> None:
+        run.returned = True
+        self._held.let_go(run)
+        self._pool.leave()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
 
     def _measure(self, run: HeldRun) -> None:
         self._metrics.starts.inc()
@@ -133,8 +204,36 @@ class Runner:
             self._metrics.start_delay.observe((run.started_at - run.claim.due_at).total_seconds())
             self._metrics.duration.observe(boottime() - run.started_at_boot)
 
+    def _end(self, run: HeldRun, ended: Outcome) -> None:
+        run.settle()
+        self._endings.put(
+            Ending(
+                id=run.claim.id,
+                status=ended.status,
+                reason=ended.reason,
+                message=ended.message,
+                traceback=ended.traceback,
+                run_log=outcome.clean(run.log.text()),
+                result=ended.result,
+                progress=run.progress,
+                meta=_meta(tuple((run.code or {}).items()), ended.detail),
+                started_at=run.started_at,
+                returned=not run.is_overdue,
+                retry_delay_s=self._retry_delay(run, ended),
+            )
+        )
+
+    def _retry_delay(self, run: HeldRun, ended: Outcome) -> int | None:
+        if run.definition is None:
+            return None
+        definition = run.definition
+        return outcome.retry_delay(ended, run.claim.attempt, definition.max_attempts, definition.retry_delays)
+
     async def _load(self, run: HeldRun, definition: Definition) -> type[BaseJob] | Isolated:
         path = definition.handler_path
+        cached = self._loader.cached(path)
+        if cached is not None and cached.isolation != "process":
+            return cached
         isolated = Isolated(path, self._loader.packages, self._loader.path)
 
         def load() -> type[BaseJob] | Isolated:
@@ -153,7 +252,8 @@ class Runner:
         await asyncio.wait(either, timeout=LOAD_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not loaded.done():
-            run.late = loaded  # it keeps its place until the import really returns
+            run.is_overdue = True  # it keeps its place until the import really returns
+            loaded.add_done_callback(lambda future: run.code_returned(future.result()))
             if run.stop_reason is not None:
                 raise StoppedBefore
             raise HandlerError(f"{path} did not finish loading within {LOAD_TIMEOUT_S:.0f} s")
@@ -162,15 +262,6 @@ class Runner:
             raise returned.error
         plugin: type[BaseJob] | Isolated = returned.value
         return plugin
-
-    async def _open(self, run: HeldRun, definition: Definition) -> tuple[dict[str, Any], dict[str, Any]]:
-        params: dict[str, Any] = json.loads(definition.public_cfg)
-        if run.claim.params is not None:
-            params |= json.loads(run.claim.params)
-        secrets = await self._secrets(run.claim.revision_id, definition.secret_cfg)
-        if secrets:
-            run.masker.add(secrets)
-        return params, secrets
 
     async def _secrets(self, revision_id: int, token: str | None) -> dict[str, Any]:
         if not token:
@@ -193,45 +284,9 @@ class Runner:
         if run.is_withdrawn:
             raise Withdrawn
 
-    async def _finish(self, run: HeldRun, definition: Definition, ended: Outcome) -> None:
-        if not run.is_overdue:
-            run.log.close()
-        self._end(run, definition, ended, returned=not run.is_overdue)
-        if run.late is not None and run.is_overdue:
-            log.warning("run %d (%s) is still running after %s", run.claim.id, run.claim.job_id, ended.reason)
-            await self._await_late_return(run, run.late)
 
-    def _end(self, run: HeldRun, definition: Definition | None, ended: Outcome, *, returned: bool) -> None:
-        claim = run.claim
-        run.settle()
-        meta = {"code": run.code, "detail": ended.detail}
-        delay = None
-        if definition is not None:
-            delay = outcome.retry_delay(
-                ended, claim.attempt, definition.max_attempts, definition.retry_delays
-            )
-        self._endings.put(
-            Ending(
-                id=claim.id,
-                status=ended.status,
-                reason=ended.reason,
-                message=ended.message,
-                traceback=ended.traceback,
-                run_log=outcome.clean(run.log.text()),
-                result=ended.result,
-                progress=run.progress,
-                meta=json.dumps({name: value for name, value in meta.items() if value}),
-                started_at=run.started_at,
-                returned=returned,
-                retry_delay_s=delay,
-            )
-        )
-
-    async def _await_late_return(self, run: HeldRun, returning: asyncio.Future[Returned]) -> None:
-        """It has ended, but the code goes on: it keeps its place and its lease until it returns."""
-        returned = await returning
-        run.log.close()
-        late: dict[str, Any] = {"returned_late": "exception" if returned.error else "value"}
-        if isinstance(returned.value, outcome.Result):
-            late["late_result"] = returned.value.json
-        self._endings.put(LateReturn(run.claim.id, outcome.clean(run.log.text()), json.dumps(late)))
+@lru_cache(1024)
+def _meta(code: tuple[tuple[str, str], ...], detail: str | None) -> str:
+    """What goes into a run's meta, as JSON: the same for nearly all runs of a handler."""
+    said = {"code": dict(code), "detail": detail}
+    return json.dumps({name: value for name, value in said.items() if value})

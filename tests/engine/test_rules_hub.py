@@ -108,7 +108,7 @@ def test_rule_9_the_plugins_thread_looks_at_the_lease_itself() -> None:
     claim = Claim(1, "a", 1, "manual", None, 1, "k", None, False, now, now)
 
     async def begin(lease_until: float) -> HeldRun:
-        run = HeldRun(claim, lease_until)
+        run = HeldRun(claim, lease_until, lambda run, how: None, lambda run, how: None)
         run.begin()
         return run
 
