@@ -49,6 +49,7 @@ class Dispatcher:
         self.looked_at = boottime()
         self._newest = 0  # the highest id claimed so far
         self._above = 0  # it, at the last time that a claim found no more
+        self._last: Claim | None = None  # where the next claim goes on, if it found as many as it could
         self._whole_at = 0.0
         self._looks_again = False
         self.claims_begun = 0
@@ -95,35 +96,51 @@ class Dispatcher:
     async def claim_once(self) -> int:
         """Claim what fits into the pool now, and start it; how many.
 
-        At most half of the pool in one go: while that half begins, the database looks for the other. Where a
-        transaction elsewhere keeps rows that have left the queue from being cleared away, a look through the
-        whole queue grows slow, so that most look only above what was claimed before; what became ready below
-        (an attempt whose delay is over, what another run was in the way of) is found by the next whole look.
+        At most half of the pool in one go: while that half begins, the database looks for the other. What has
+        left the queue stays in its index until it is cleared away, and where a transaction elsewhere keeps it
+        there a look through the whole queue grows slow. So most go on behind the run that the last one ended
+        with, or look only above what was claimed before. What became ready below (an attempt whose delay is
+        over, what another run was in the way of), and what comes before (a higher priority, a person's run),
+        is found by the next whole look.
         """
         self.looked_at = boottime()
+        begun = boottime()
+        is_whole = begun >= self._whole_at
+        behind = None if is_whole else self._last
+        places, claims = await self._claim(0 if is_whole else self._above, behind)
+        if not places:
+            return 0
+        if is_whole:
+            took = boottime() - begun
+            self._whole_at = begun + took + min(_WHOLE_REST * took, _SLOWEST_S)
+        if len(claims) == places:
+            self._last = claims[-1]
+        elif behind is not None:
+            self._last = None  # there is nothing more like it; what else there is comes next
+            return len(claims) + await self.claim_once()
+        else:
+            self._last, self._above = None, self._newest
+            if not is_whole:
+                self._look_again()
+        return len(claims)
+
+    async def _claim(self, above: int, behind: Claim | None) -> tuple[int, list[Claim]]:
+        """How many runs there were places for, and those that were claimed and have begun."""
         places = min(self._pool.free, (self._pool.size + 1) // 2)
         if places <= 0 or len(self._endings) > _MOST_UNSTORED:
-            return 0
+            return 0, []
         # Counted from before the claim is sent: an answer that took long has used up its lease.
         begun = boottime()
-        above = 0 if begun >= self._whole_at else self._above
         self.claims_begun += 1
         try:
-            claims = await runs.claim(self._db, self._held.worker_id, self._lease_s, places, above)
+            claims = await runs.claim(self._db, self._held.worker_id, self._lease_s, places, above, behind)
             if claims:
                 failpoints.passing("claim.after_answer")
             self.adopt(claims, begun + self._lease_s)
         finally:
             self.claims_answered += 1
         self._newest = max([self._newest, *(claim.id for claim in claims)])
-        if not above:
-            took = boottime() - begun
-            self._whole_at = begun + took + min(_WHOLE_REST * took, _SLOWEST_S)
-        if len(claims) < places:
-            self._above = self._newest
-            if above:
-                self._look_again()
-        return len(claims)
+        return places, claims
 
     def _look_again(self) -> None:
         """Look through the whole queue as soon as that may be."""

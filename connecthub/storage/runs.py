@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from connecthub.storage.schema import is_known, schema_revisions
@@ -43,6 +43,7 @@ class Claim(NamedTuple):
     cancel_requested: bool
     due_at: datetime
     claimed_at: datetime
+    priority: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,16 @@ class Beat:
 _CLAIMED = """l.id, l.job_id, l.revision_id, l.trigger, l.scheduled_for, l.attempt, l.idempotency_key, l.params,
     l.cancel_requested_at IS NOT NULL AS cancel_requested,
     coalesce(l.not_before, CASE l.trigger WHEN 'schedule' THEN l.scheduled_for END, l.queued_at) AS due_at,
-    clock_timestamp() AS claimed_at"""
+    clock_timestamp() AS claimed_at, l.priority"""
 
 # The queue's index must not fit: planned while the queue is empty, to read all of it would look cheapest.
 _IS_QUEUED = "n.status || '' = 'QUEUED'"
 
 # Rule 6. The lower-id clause keeps two concurrent claims of one Job apart without a lock.
-_CLAIM = f"""
+_READY = f"""
 WITH ready AS MATERIALIZED (
     SELECT q.id FROM job_logs q
-    WHERE q.status = 'QUEUED' AND q.id > $5
+    WHERE q.status = 'QUEUED' AND q.id > $5 {{alike}}
       AND (SELECT paused_at IS NULL FROM hub_state)
       AND {is_known("$4")}
       AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
@@ -124,22 +125,33 @@ WITH ready AS MATERIALIZED (
 UPDATE job_logs l
 SET status = 'RUNNING', worker_id = $1, lease_expires_at = clock_timestamp() + make_interval(secs => $2)
 WHERE l.id = ANY(ARRAY(SELECT id FROM ready))  -- by id alone: their locks keep them QUEUED
-RETURNING {_CLAIMED}, l.priority
+RETURNING {_CLAIMED}
 """
+_CLAIM = _READY.format(alike="")
+# Written as the queue's index has it: to begin behind a run, a scan needs all of the order before its id.
+_CLAIM_BEHIND = {
+    is_scheduled: _READY.format(alike=f"AND q.priority = $6 AND {alike}")
+    for is_scheduled, alike in [(True, "q.trigger = 'schedule'"), (False, "NOT (q.trigger = 'schedule')")]
+}
 
 
-async def claim(db: Database, worker_id: UUID, lease_s: float, places: int, above: int = 0) -> list[Claim]:
-    """Take at most `places` queued runs with ids `above` one, in order of priority, people's runs, id.
+async def claim(
+    db: Database, worker_id: UUID, lease_s: float, places: int, above: int = 0, behind: Claim | None = None
+) -> list[Claim]:
+    """Take at most `places` queued runs, in order of priority, people's runs, id.
 
+    Only those with ids `above` one; or only those `behind` a run, of its priority and scheduled as it is or not.
     None while a person has paused all hubs, or where the schema is of a newer version.
     """
-    rows = await db.fetch(_CLAIM, worker_id, lease_s, places, schema_revisions(), above)
-    rows.sort(key=lambda row: (-row["priority"], row["trigger"] == "schedule", row["id"]))
-    return [_claim(row) for row in rows]
-
-
-def _claim(row: Any) -> Claim:
-    return Claim._make(row[: len(Claim._fields)])
+    if behind is None:
+        rows = await db.fetch(_CLAIM, worker_id, lease_s, places, schema_revisions(), above)
+    else:
+        statement = _CLAIM_BEHIND[behind.trigger == "schedule"]
+        place = behind.id, behind.priority
+        rows = await db.fetch(statement, worker_id, lease_s, places, schema_revisions(), *place)
+    claims = [Claim._make(row) for row in rows]
+    claims.sort(key=lambda claim: (-claim.priority, claim.trigger == "schedule", claim.id))
+    return claims
 
 
 async def definitions(db: Database, revision_ids: Sequence[int]) -> dict[int, Definition]:
@@ -248,7 +260,7 @@ async def beat(
         rows = await connection.fetch(_BEAT, worker_id, lease_s, list(held))
         unknown = await connection.fetch(_LOST_CLAIMS, worker_id, lease_s, list(known))
     return Beat(
-        lost_claims=[_claim(row) for row in unknown],
+        lost_claims=[Claim._make(row) for row in unknown],
         running={row["id"] for row in rows if row["running"]},
         cancelled={row["id"] for row in rows if row["cancelled"]},
     )

@@ -15,7 +15,7 @@ from connecthub.engine.spool import Spool, Unstored
 from connecthub.errors import RefusedError
 from connecthub.storage import requests, runs
 from connecthub.storage.audit import Actor
-from connecthub.storage.runs import Ending
+from connecthub.storage.runs import Claim, Ending
 from tests.engine.conftest import Rig
 
 OURS, THEIRS = uuid4(), uuid4()
@@ -304,3 +304,18 @@ def test_promise_1_one_run_per_fire_time_and_one_next_attempt(rig: Rig) -> None:
     with pytest.raises(asyncpg.UniqueViolationError, match="job_logs_next_attempt"):
         add(rig, trigger="schedule", scheduled_for=fire, attempt=2, retry_of=first)
     add(rig, trigger="retry", scheduled_for=fire, retry_of=first)
+
+
+def test_rule_6_a_claim_that_goes_on_behind_a_run_takes_only_what_is_like_it(rig: Rig) -> None:
+    rig.job("a", "EchoJob", overlap="allow")
+    scheduled = {"trigger": "schedule"}
+    first, second = add(rig, **scheduled), add(rig, **scheduled)
+    add(rig, priority=1, **scheduled)
+    persons = [add(rig), add(rig)]
+
+    def behind(run_id: int, trigger: str) -> list[int]:
+        last = Claim(run_id, "a", 1, trigger, None, 1, "k", None, False, moment(rig), moment(rig))
+        return [one.id for one in rig.do(runs.claim(rig.db, OURS, LEASE_S, 9, behind=last))]
+
+    assert behind(first, "schedule") == [second]
+    assert behind(persons[0], "manual") == [persons[1]]
