@@ -59,8 +59,8 @@ class HeldRun:
     progress_changes: int = 0
     stored_changes: int = 0
     stop_reason: str | None = None
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    beaten: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: asyncio.Event | None = None  # set by `stop`, for who waits for it
+    beaten: asyncio.Event | None = None  # set by each beat, for who waits for one
     refused: bool = False  # a beat found it no longer RUNNING before it had started
     is_withdrawn: bool = False
     _unbegun: list[None] = field(default_factory=lambda: [None])
@@ -124,7 +124,8 @@ class HeldRun:
         if self.stop_reason is not None or self.has_ended:
             return
         self.stop_reason = reason
-        self.stopping.set()
+        if self.stopping is not None:
+            self.stopping.set()
         if self.call is None:
             return
         self.call.interrupt()

@@ -56,7 +56,8 @@ class Leases:
                 run.lease_until = sent + self._lease_s
             elif run.withdraw():
                 run.refused = True
-            run.beaten.set()
+            if run.beaten is not None:
+                run.beaten.set()
         self._cancel(beat.cancelled)
         if self._dispatcher.is_stopping:
             await self.release_unheld()

@@ -23,6 +23,8 @@ BLOCKED_S = 1.0
 class Call:
     """Plugin code on its way. Once it has returned `on_return` is called with how, on the hub's loop."""
 
+    __slots__ = ("context", "function", "home", "name", "on_return", "task")
+
     def __init__(
         self,
         name: str,

@@ -247,6 +247,7 @@ class Runner:
         loaded: asyncio.Future[Returned] = asyncio.get_running_loop().create_future()
         name = f"run {run.claim.id} ({run.claim.job_id})"
         self._pool.start_in_thread(Call(name, load, contextvars.copy_context(), loaded.set_result))
+        run.stopping = asyncio.Event()
         stopping = asyncio.create_task(run.stopping.wait())
         either: set[asyncio.Future[Any]] = {loaded, stopping}
         await asyncio.wait(either, timeout=LOAD_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
@@ -279,7 +280,7 @@ class Runner:
     async def _confirm_lease(self, run: HeldRun) -> None:
         """Rule 9: start only with lease left, or after a beat that finds the row still RUNNING."""
         while boottime() >= run.lease_until and not run.is_withdrawn:
-            run.beaten.clear()
+            run.beaten = asyncio.Event()
             await run.beaten.wait()
         if run.is_withdrawn:
             raise Withdrawn
