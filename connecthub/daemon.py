@@ -44,6 +44,8 @@ _ENGINE_CONNECTIONS = 8
 _WEB_CONNECTIONS = 5
 # The runs that go at a time hold thousands of objects: at Python's 700 they were looked through all the time.
 _COLLECT_AT = 10_000
+# How long a thread keeps the interpreter from the event loop, which gives it away with each answer that it sends.
+_SWITCH_S = 0.001
 
 
 def run(settings: Settings) -> None:
@@ -53,6 +55,7 @@ def run(settings: Settings) -> None:
     """
     _make_data_dir(settings.data_dir)
     _check_plugin_path(settings)
+    sys.setswitchinterval(_SWITCH_S)
     logs = settings.logs
     hub_log = setup_logging(logs.level, settings.log_dir, logs.format)
     hub_log.exclude(capture.belongs_to_run)
