@@ -44,7 +44,7 @@ _ENGINE_CONNECTIONS = 8
 _WEB_CONNECTIONS = 5
 # The runs that go at a time hold thousands of objects: at Python's 700 they were looked through all the time.
 _COLLECT_AT = 10_000
-# How long a thread keeps the interpreter from the event loop, which gives it away with each answer that it sends.
+# How long a thread keeps the interpreter from the event loop, which gives it away with all that it sends.
 _SWITCH_S = 0.001
 
 
