@@ -145,21 +145,22 @@ def _second(seconds: int) -> str:
 
 
 class _RunHandler(logging.Handler):
-    def createLock(self) -> None:
-        """None: each RunLog has its own, and the threads of all runs would take turns at this one."""
-        self.lock = None
-
-    def emit(self, record: logging.LogRecord) -> None:
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without the lock of handlers: all runs would take turns at it, and each RunLog has its own."""
         run_log = current.get()
-        if run_log is None:
-            return
-        try:
-            text = record.getMessage()
-        except Exception:  # arguments that do not fit, or that cannot be shown: the line is the plugin's
-            text = f"{record.msg!r} (this message could not be put together from its arguments)"
-        if record.exc_info and record.exc_info[1] is not None:
-            text += "\n" + traces.text_of(record.exc_info[1])
-        run_log.add(record.levelname, record.name, text, record.created)
+        if run_log is not None:
+            run_log.add(record.levelname, record.name, _text_of(record), record.created)
+        return True
+
+
+def _text_of(record: logging.LogRecord) -> str:
+    try:
+        text = record.getMessage()
+    except Exception:  # arguments that do not fit, or that cannot be shown: the line is the plugin's
+        text = f"{record.msg!r} (this message could not be put together from its arguments)"
+    if record.exc_info and record.exc_info[1] is not None:
+        text += "\n" + traces.text_of(record.exc_info[1])
+    return text
 
 
 class _RunStream(io.TextIOBase):
