@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _GATHER_S = 0.003
 _BATCH = 500
+_BATCH_CHARS = 1 << 19  # of logs and results, of which several copies are made on their way
 _SLOWEST_S = 5.0
 _SPOOL_AFTER_S = 1.0  # an end that waits longer than this for the database goes to disk meanwhile
 # What will be refused again however often it is tried.
@@ -116,7 +117,7 @@ class Endings:
                 await asyncio.sleep(min(0.1 * 2**failures, _SLOWEST_S))
             elif len(self._waiting) < _BATCH:
                 await asyncio.sleep(_GATHER_S)
-            batch = [one for one, _ in self._waiting.values() if not self._is_early(one)][:_BATCH]
+            batch = self._next_batch()
             try:
                 failpoints.passing("end.before_store")
                 await _store(self._db, self._worker_id, batch, self._forget)
@@ -128,6 +129,19 @@ class Endings:
             except Exception:
                 failures += 1
                 log.exception("%d ends of runs could not be stored and will be tried again", len(batch))
+
+    def _next_batch(self) -> list[Unstored]:
+        batch: list[Unstored] = []
+        chars = 0
+        for ending, _ in self._waiting.values():
+            if len(batch) == _BATCH or chars > _BATCH_CHARS:
+                break
+            if not self._is_early(ending):
+                batch.append(ending)
+                chars += len(ending.run_log or "")
+                if isinstance(ending, Ending):
+                    chars += len(ending.result or "")
+        return batch
 
     def _is_early(self, ending: Unstored) -> bool:
         """What came after an end would find its row still RUNNING before that is stored."""
