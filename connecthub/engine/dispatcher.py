@@ -52,6 +52,7 @@ class Dispatcher:
         self._last: Claim | None = None  # where the next claim goes on, if it found as many as it could
         self._whole_at = 0.0
         self._looks_again = False
+        self._is_news = False
         self.claims_begun = 0
         self.claims_answered = 0
         self._task = asyncio.create_task(self._dispatching(), name="dispatcher")
@@ -69,6 +70,11 @@ class Dispatcher:
     def wake(self) -> None:
         """Something may be there to claim."""
         self._wake.set()
+
+    def look_from_the_front(self) -> None:
+        """Something new is queued: a person's run, or one of a higher priority, comes before what is left."""
+        self._is_news = True
+        self.wake()
 
     def wake_in(self, seconds: float) -> None:
         """A delayed attempt is due then."""
@@ -100,15 +106,17 @@ class Dispatcher:
         left the queue stays in its index until it is cleared away, and where a transaction elsewhere keeps it
         there a look through the whole queue grows slow. So most go on behind the run that the last one ended
         with, or look only above what was claimed before. What became ready below (an attempt whose delay is
-        over, what another run was in the way of), and what comes before (a higher priority, a person's run),
-        is found by the next whole look.
+        over, what another run was in the way of) is found by the next whole look; what comes before the others
+        (a higher priority, a person's run) by the look that follows its notice.
         """
         self.looked_at = boottime()
         begun = boottime()
         is_whole = begun >= self._whole_at
-        behind = None if is_whole else self._last
+        behind = None if is_whole or self._is_news else self._last
+        is_news, self._is_news = self._is_news, False
         places, claims = await self._claim(0 if is_whole else self._above, behind)
         if not places:
+            self._is_news |= is_news
             return 0
         if is_whole:
             took = boottime() - begun

@@ -247,4 +247,4 @@ class Hub:
         elif payload.startswith("cancel "):
             self._leases.cancel(int(payload.split()[1]))
         else:
-            self._dispatcher.wake()
+            self._dispatcher.look_from_the_front()
