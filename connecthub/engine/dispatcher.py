@@ -106,8 +106,8 @@ class Dispatcher:
         left the queue stays in its index until it is cleared away, and where a transaction elsewhere keeps it
         there a look through the whole queue grows slow. So most go on behind the run that the last one ended
         with, or look only above what was claimed before. What became ready below (an attempt whose delay is
-        over, what another run was in the way of) is found by the next whole look; what comes before the others
-        (a higher priority, a person's run) by the look that follows its notice.
+        over, what another run was in the way of) is found by the next whole look; what comes before the
+        others (a higher priority, a person's run) by the look that follows its notice.
         """
         self.looked_at = boottime()
         begun = boottime()
