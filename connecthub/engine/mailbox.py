@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -44,7 +45,15 @@ class Mailbox(Generic[Item]):
                 if self._home is None:
                     self._loop.call_soon_threadsafe(self._loop.call_later, _GATHER_S, self._drain)
                 else:
-                    self._home.call_soon(self._loop.call_soon_threadsafe, self._drain)
+                    # In no context of its own: who posts may do so in that of a plugin.
+                    self._home.call_soon(
+                        self._loop.call_soon_threadsafe, self._drain, context=contextvars.Context()
+                    )
+
+    def deliver(self) -> None:
+        """On the loop that takes: hand over now what has come, whatever its home is at."""
+        if self._items:
+            self._drain()
 
     def _drain(self) -> None:
         self._woken = False  # before reading: an item that comes now wakes the loop again

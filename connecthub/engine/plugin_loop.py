@@ -23,7 +23,7 @@ BLOCKED_S = 1.0
 class Call:
     """Plugin code on its way. Once it has returned `on_return` is called with how, on the hub's loop."""
 
-    __slots__ = ("context", "function", "home", "name", "on_return", "task")
+    __slots__ = ("context", "function", "home", "is_interrupted", "name", "on_return", "task")
 
     def __init__(
         self,
@@ -38,9 +38,11 @@ class Call:
         self.on_return = on_return
         self.task: asyncio.Task[None] | None = None
         self.home: PluginLoop | None = None
+        self.is_interrupted = False
 
     def interrupt(self) -> None:
         """Cancel the code where that is possible; a thread has to look at `ctx.cancelled` itself."""
+        self.is_interrupted = True
         if self.home is not None:
             self.home.interrupt(self)
 
@@ -126,19 +128,29 @@ class PluginLoop:
     def _answer(self) -> None:
         self._asked = False
 
+    def deliver(self) -> None:
+        """On the hub's loop: what has returned here does not wait for what blocks this loop now."""
+        self._done.deliver()
+
     def _begin_soon(self, call: Call) -> None:
-        call.task = self.loop.create_task(self._run(call), context=call.context)
+        if call not in self._pending:
+            return  # another loop has it
+        # Not by the loop's task factory, which a plugin may have set.
+        task = asyncio.Task(self._run(call), loop=self.loop, context=call.context)
+        if call.home is self:
+            call.task = task
 
     def _cancel(self, call: Call) -> None:
         if self._pending.pop(call, self) is None:
             self._done.post((call, Returned(error=asyncio.CancelledError())))
-        elif call.task is not None:
+        elif call.home is self and call.task is not None:
             call.task.cancel()
 
     async def _run(self, call: Call) -> None:
         if self._pending.pop(call, self) is not None:
             return  # another loop has it
         self.running[call] = None
+        call.task = asyncio.current_task()
         try:
             returned = Returned(await call.function())
         except (

@@ -60,6 +60,8 @@ class Pool:
     async def _watching(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_S)
+            for loop in [self._loop, *self._old_loops]:
+                loop.deliver()
             if self._loop.is_blocked():
                 self._replace_loop()
             for old in [old for old in self._old_loops if not old.running and not old.is_blocked()]:
@@ -82,6 +84,8 @@ class Pool:
         log.warning("%s blocks its event loop at %s; other runs go on in a fresh one", names, old.where())
         for call in old.steal():
             self._loop.submit(call)
+            if call.is_interrupted:
+                call.interrupt()
 
     async def close(self) -> None:
         """End the plugin loops; threads that do not return are left behind."""

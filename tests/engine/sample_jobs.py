@@ -80,6 +80,17 @@ class BlockJob(BaseJob):
         released.wait(60)
 
 
+class FactoryJob(BaseJob):
+    """Leaves its event loop with a way of its own to make tasks."""
+
+    async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        asyncio.get_running_loop().set_task_factory(_make_no_task)
+
+
+def _make_no_task(*args: Any, **kwargs: Any) -> Any:
+    raise RuntimeError
+
+
 class ExitJob(BaseJob):
     """Ends in ways that no event loop likes."""
 
