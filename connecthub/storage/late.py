@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
+from connecthub.storage.runs import in_order
+
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
@@ -27,4 +29,4 @@ WHERE l.id = e.id AND l.worker_id = $1 AND l.status NOT IN ('QUEUED', 'RUNNING')
 
 async def store_late(db: Database, worker_id: UUID, late: Sequence[LateReturn]) -> None:
     """Clear the leases of runs whose ends are stored, and store what came after. Harmless when repeated."""
-    await db.execute(_LATE, worker_id, *zip(*late, strict=True))
+    await db.execute(_LATE, worker_id, *zip(*in_order(late), strict=True))

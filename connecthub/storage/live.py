@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from connecthub.storage.runs import in_order
+
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
@@ -41,14 +43,15 @@ async def store_live(db: Database, worker_id: UUID, live: Sequence[Live], held: 
 
     Asked by their ids: an index of what is RUNNING is long where a transaction elsewhere keeps vacuum from it.
     """
+    shown = in_order(live)
     rows = await db.fetch(
         _LIVE,
         worker_id,
-        [one.id for one in live],
-        [one.run_log for one in live],
-        [one.progress for one in live],
-        [one.started_at for one in live],
-        [one.meta for one in live],
+        [one.id for one in shown],
+        [one.run_log for one in shown],
+        [one.progress for one in shown],
+        [one.started_at for one in shown],
+        [one.meta for one in shown],
         list(held),
     )
     return {row["id"] for row in rows}

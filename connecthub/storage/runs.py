@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from uuid import UUID
 
 from connecthub.storage.schema import is_known, schema_revisions
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
+
+Row = TypeVar("Row")
 
 # Sessions of the engine: the queue is empty when its plans are made and full when they are used, so that a
 # plan that reads all of it, for each run or to sort it, must never look cheap. And a claim was planned anew each
@@ -228,12 +231,17 @@ WHERE e.id = ANY($1::bigint[]) AND n.idempotency_key = e.idempotency_key AND n.i
 """
 
 
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Statements that lock many runs do so by id, all of them, or two would wait for each other."""
+    return sorted(rows, key=attrgetter("id"))
+
+
 async def store_endings(db: Database, worker_id: UUID, endings: Sequence[Ending]) -> None:
     """Store the ends of runs of `worker_id`, and queue the next attempts that are due, in one statement.
 
     Harmless when repeated: what is stored already is left alone.
     """
-    raced = await db.fetch(_END, worker_id, *zip(*endings, strict=True))
+    raced = await db.fetch(_END, worker_id, *zip(*in_order(endings), strict=True))
     if raced:
         await db.execute(_SUPERSEDE, [row["id"] for row in raced])
 
@@ -272,7 +280,8 @@ WITH ended AS (
     UPDATE job_logs l SET status = 'LOST', finished_at = clock_timestamp(),
         meta = l.meta || jsonb_build_object('lease_expired_at', l.lease_expires_at)
     FROM job_revisions r
-    WHERE r.id = l.revision_id AND l.status = 'RUNNING' AND l.lease_expires_at <= clock_timestamp()
+    WHERE r.id = l.revision_id AND l.status = 'RUNNING'
+      AND coalesce(l.lease_expires_at <= clock_timestamp(), false)  -- as is: the index of what goes must not fit
       AND {is_known("$1")}
     RETURNING {_ENDED},
         CASE WHEN r.rerun_lost AND l.attempt < r.max_attempts

@@ -48,7 +48,7 @@ async def fill(dsn: str) -> None:
     await connection.close()
 
 
-@pytest.mark.parametrize("what", ["claim", "end", "beat"])
+@pytest.mark.parametrize("what", ["claim", "end", "beat", "reap"])
 def test_a_long_queue_is_not_read_whole_although_it_is_planned_while_empty(dsn: str, what: str) -> None:
     async def read() -> int:
         await fill(dsn)
@@ -62,6 +62,8 @@ def test_a_long_queue_is_not_read_whole_although_it_is_planned_while_empty(dsn: 
         elif what == "beat":
             ids = [claim.id for claim in claims]
             await runs.beat(db, worker, 60, ids, ids)
+        elif what == "reap":
+            assert await runs.reap(db) == []
         after = await entries_read(db)
         await db.close()
         assert len(claims) == PLACES

@@ -12,6 +12,7 @@ from connecthub.engine.tick import Ticker
 from connecthub.metrics import Metrics
 from connecthub.storage import requests, runs
 from connecthub.storage.audit import Actor
+from connecthub.storage.live import Live, store_live
 from connecthub.storage.runs import Ending
 from tests.engine.conftest import Rig
 
@@ -107,3 +108,26 @@ def test_rule_14_an_owner_that_comes_back_just_as_it_is_reaped(rig: Rig) -> None
     rig.do(both())
     rows = rig.sql("SELECT status, reason FROM job_logs ORDER BY id")
     assert [tuple(row) for row in rows] == [("SUCCESS", None), ("CANCELLED", "superseded")]
+
+
+def test_ends_live_logs_and_beats_do_not_wait_for_each_other(rig: Rig) -> None:
+    rig.job("a", "EchoJob")
+    count, worker_id = 400, uuid4()
+
+    async def together() -> None:
+        insert = (
+            "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key)"
+            " SELECT id, revision_id, 'api', 'QUEUED', gen_random_uuid() FROM jobs, generate_series(1, $1)"
+        )
+        await rig.db.execute(insert, count)
+        ids = [claim.id for claim in await runs.claim(rig.db, worker_id, 60, count)]
+        await asyncio.gather(
+            store_live(
+                rig.db, worker_id, [Live(id, "a line", None, None, "{}") for id in reversed(ids)], ids
+            ),
+            runs.store_endings(rig.db, worker_id, [Ending(id, "SUCCESS") for id in ids]),
+            runs.beat(rig.db, worker_id, 60, ids, ids),
+        )
+
+    for _ in range(5):
+        rig.do(together())
