@@ -72,7 +72,7 @@ class Dispatcher:
         self._wake.set()
 
     def look_from_the_front(self) -> None:
-        """Something new is queued: a person's run, or one of a higher priority, comes before what is left."""
+        """Something was queued: a person's run, or one of a higher priority, comes before what waits."""
         self._is_news = True
         self.wake()
 
@@ -167,8 +167,8 @@ class Dispatcher:
         for run in held:
             self._held[run.claim.id] = run
             self._pool.take()
-        wanted = {run.claim.revision_id for run in held}
-        unknown = [revision_id for revision_id in wanted if revision_id not in self._definitions]
+            run.definition = self._definitions.get(run.claim.revision_id)
+        unknown = list({run.claim.revision_id for run in held if run.definition is None})
         if unknown:
             task = asyncio.create_task(self._begin_when_known(held, unknown), name="definitions")
             self._asking.add(task)
@@ -180,18 +180,20 @@ class Dispatcher:
         """Claimed runs must not be dropped while the database is away; their leases are renewed meanwhile."""
         while not self._stopping:
             try:
-                self._definitions.update(await runs.definitions(self._db, revision_ids))
+                found = await runs.definitions(self._db, revision_ids)
                 break
             except Exception as error:
                 log.warning("definitions of %d claimed runs cannot be read yet: %s", len(held), error)
                 await asyncio.sleep(1)
         else:
             return  # they have not begun, and go back to the queue
+        self._definitions.update(found)
+        for run in held:
+            run.definition = run.definition or found.get(run.claim.revision_id)
         self._begin(held)
 
     def _begin(self, held: list[HeldRun]) -> None:
         for run in held:
-            run.definition = self._definitions.get(run.claim.revision_id)
             self._runner.begin(run)
         while len(self._definitions) > _DEFINITIONS:
             self._definitions.popitem(last=False)

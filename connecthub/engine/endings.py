@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _GATHER_S = 0.003
 _BATCH = 500
-_BATCH_CHARS = 1 << 19  # of logs and results, of which several copies are made on their way
+_BATCH_CHARS = 1 << 19  # of all texts, of which several copies are made on their way
 _SLOWEST_S = 5.0
 _SPOOL_AFTER_S = 1.0  # an end that waits longer than this for the database goes to disk meanwhile
 # What will be refused again however often it is tried.
@@ -138,9 +138,7 @@ class Endings:
                 break
             if not self._is_early(ending):
                 batch.append(ending)
-                chars += len(ending.run_log or "")
-                if isinstance(ending, Ending):
-                    chars += len(ending.result or "")
+                chars += sum(len(text) for text in ending if isinstance(text, str))
         return batch
 
     def _is_early(self, ending: Unstored) -> bool:

@@ -136,9 +136,9 @@ class HeldRun:
         return self.stop_reason is not None
 
     def _give_up(self) -> None:
-        if self.has_ended:
+        if self.has_ended or self.call is None:
             return
-        if self.call is not None and self.call.kill():  # its end follows
+        if self.call.kill():  # its end follows
             asyncio.get_running_loop().call_later(_KILLED_S, self._give_up)
         else:
             self.is_overdue = True

@@ -222,7 +222,7 @@ class Hub:
         self._dispatcher.wake()
 
     def _queued(self) -> None:
-        self._dispatcher.wake()
+        self._dispatcher.look_from_the_front()
 
     def _on_stored(self, ending: Unstored) -> None:
         if isinstance(ending, LateReturn):

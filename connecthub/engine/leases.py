@@ -60,7 +60,8 @@ class Leases:
                 run.beaten.set()
         self._cancel(beat.cancelled)
         if self._dispatcher.is_stopping:
-            await self.release_unheld()
+            if self._dispatcher.is_quiet:
+                await self.release_unheld()
             return
         # Rule 8; rows of a claim that is only on its way are not lost.
         if beat.lost_claims and quiet and claims_begun == self._dispatcher.claims_begun:

@@ -156,6 +156,7 @@ class Runner:
         """The plugin's code has returned, or (None) goes on although the run was asked to end."""
         error = returned.error if returned is not None else None
         if isinstance(error, LeaseStale) and run.definition is not None:
+            run.call, run.stops_when_cut_off = None, False  # nothing of it goes that could be stopped
             self._spawn(self._begin_later(run, run.definition))
         elif isinstance(error, Withdrawn) or (isinstance(error, NotLoaded) and run.stop_reason is None):
             self._fail(run, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pytest
 
 from connecthub import failpoints
 from connecthub.clock import boottime
-from connecthub.engine import outcome
+from connecthub.engine import dispatcher, outcome
 from connecthub.engine.held import HeldRun, LeaseStale
 from connecthub.engine.hub import Hub
 from connecthub.engine.misfire import plan
@@ -23,9 +24,10 @@ from connecthub.engine.outcome import MESSAGE_CHARS, Outcome, Result, Returned
 from connecthub.run_log import TRUNCATED
 from connecthub.security import keyfile
 from connecthub.security.redaction import Masker
-from connecthub.storage import requests
+from connecthub.storage import requests, runs
 from connecthub.storage.audit import Actor
-from connecthub.storage.runs import Claim
+from connecthub.storage.database import Database
+from connecthub.storage.runs import Claim, Definition
 from connecthub.storage.schedule import DueJobs
 from tests.engine import sample_jobs
 from tests.engine.conftest import EXPIRED, Rig
@@ -115,6 +117,34 @@ def test_rule_9_the_plugins_thread_looks_at_the_lease_itself() -> None:
     assert asyncio.run(begin(boottime() + 60)).started_at is not None
     with pytest.raises(LeaseStale):
         asyncio.run(begin(boottime()))
+
+
+def test_rule_9_a_run_that_is_stopped_before_its_beat_comes_leaves_its_place(
+    hub: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, begin, stale = hub.hubs[0][0], HeldRun.begin, list[HeldRun]()
+
+    def begin_late(run: HeldRun) -> None:
+        if not stale:
+            run.lease_until = 0
+            stale.append(run)
+            raise LeaseStale
+        begin(run)
+
+    hub.do(engine._loops[0].stop())  # no beat by itself
+    monkeypatch.setattr(HeldRun, "begin", begin_late)
+    hub.job("a", "EchoJob")
+    run_id = hub.run("a")
+    hub.until(lambda: stale and stale[0].beaten)
+
+    async def stop_and_give_up() -> None:
+        stale[0].stop("cancelled")
+        stale[0]._give_up()  # as its grace is over before a beat comes
+
+    hub.do(stop_and_give_up())
+    hub.do(engine._leases.beat_once())
+    assert hub.wait(run_id)["status"] == "CANCELLED"
+    hub.until(lambda: engine._pool.taken == 0 and not engine.held)
 
 
 def test_rule_10_a_run_that_hangs_beyond_timeout_and_grace_is_not_renewed(hub: Rig) -> None:
@@ -272,3 +302,57 @@ def test_a_hub_tells_of_other_keys_before_its_next_beat(rig: Rig) -> None:
     path.write_text(keyfile.as_text([keyfile.make_key(), *keyfile.read_keys(path)]))
     after = rig.until(lambda: keys if (keys := rig.sql(told)[0]["key_ids"]) != before else None)
     assert after[1:] == before and rig.vault.key_ids == tuple(after)
+
+
+def test_rule_19_a_beat_gives_nothing_back_while_the_last_claim_has_not_answered(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, claim = rig.start_hub(), runs.claim
+    rig.job("a", "CountedJob")
+    rig.wait(rig.run("a"))
+    asked, answer = threading.Event(), asyncio.Event()
+
+    async def claim_slowly(*args: Any) -> list[Claim]:
+        claims = await claim(*args)
+        if claims:
+            asked.set()
+            await answer.wait()
+        return claims
+
+    async def beat_while_stopping() -> None:
+        stopping = asyncio.create_task(engine._dispatcher.stop(10))
+        await asyncio.sleep(0)
+        await engine._leases.beat_once()
+        answer.set()
+        await stopping
+
+    monkeypatch.setattr(runs, "claim", claim_slowly)
+    run_id = rig.run("a")
+    assert asked.wait(10)
+    rig.do(beat_while_stopping())
+    assert rig.wait(run_id)["status"] == "SUCCESS"
+
+
+def test_what_a_run_needs_is_not_forgotten_while_that_of_another_is_read(
+    hub: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "_DEFINITIONS", 1)
+    definitions, asked, answer = runs.definitions, threading.Event(), asyncio.Event()
+
+    async def read_slowly(db: Database, revision_ids: list[int]) -> dict[int, Definition]:
+        if not asked.is_set():
+            asked.set()
+            await answer.wait()
+        return await definitions(db, revision_ids)
+
+    for job_id in "abc":
+        hub.job(job_id, "EchoJob")
+    hub.wait(hub.run("a"))
+    monkeypatch.setattr(runs, "definitions", read_slowly)
+    hub.do(requests.set_paused(hub.db, True, actor=LI))
+    together = [hub.run("a"), hub.run("b")]  # of one claim, and of b nothing is known yet
+    hub.do(requests.set_paused(hub.db, False, actor=LI))
+    assert asked.wait(10)
+    hub.wait(hub.run("c"))
+    hub.loop.call_soon_threadsafe(answer.set)
+    assert [hub.wait(run_id)["status"] for run_id in together] == ["SUCCESS", "SUCCESS"]
