@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 POLL_S = 2.0  # suffices where no notice comes
 _SLOWEST_S = 10.0
 _MOST_UNSTORED = 2000  # ends that wait for the database; above that nothing more is claimed
-_DEFINITIONS = 20_000
+_DEFINITIONS = 50_000  # of them kept in memory: with more Jobs than that each minute reads all of them anew
 _WHOLE_REST = 20  # a look through the whole queue is followed by so many times of what it took
 
 

@@ -49,7 +49,7 @@ class Claim(NamedTuple):
     priority: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Definition:
     """What a revision says of how to run its Job; JSON as text."""
 
