@@ -14,9 +14,10 @@ from connecthub.engine.held import HeldRun, HeldRuns
 from connecthub.engine.looper import cancel
 from connecthub.engine.pool import Pool
 from connecthub.engine.runner import Runner
-from connecthub.storage import runs
+from connecthub.storage import revisions, runs
 from connecthub.storage.database import UNAVAILABLE, Database
-from connecthub.storage.runs import Claim, Definition
+from connecthub.storage.revisions import Definition
+from connecthub.storage.runs import Claim
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ class Dispatcher:
         """Claimed runs must not be dropped while the database is away; their leases are renewed meanwhile."""
         while not self._stopping:
             try:
-                found = await runs.definitions(self._db, revision_ids)
+                found = await revisions.definitions(self._db, revision_ids)
                 break
             except Exception as error:
                 log.warning("definitions of %d claimed runs cannot be read yet: %s", len(held), error)

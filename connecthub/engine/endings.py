@@ -17,13 +17,12 @@ from connecthub.engine.spool import Spool, Unstored
 from connecthub.storage import runs
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.late import LateReturn, store_late
-from connecthub.storage.runs import Ending
+from connecthub.storage.runs import STATEMENT_CHARS, Ending
 
 log = logging.getLogger(__name__)
 
 _GATHER_S = 0.003
 _BATCH = 500
-_BATCH_CHARS = 1 << 19  # of all texts, of which several copies are made on their way
 _SLOWEST_S = 5.0
 _SPOOL_AFTER_S = 1.0  # an end that waits longer than this for the database goes to disk meanwhile
 # What will be refused again however often it is tried.
@@ -134,7 +133,7 @@ class Endings:
         batch: list[Unstored] = []
         chars = 0
         for ending, _ in self._waiting.values():
-            if len(batch) == _BATCH or chars > _BATCH_CHARS:
+            if len(batch) == _BATCH or chars > STATEMENT_CHARS:
                 break
             if not self._is_early(ending):
                 batch.append(ending)

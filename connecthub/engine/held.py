@@ -18,7 +18,8 @@ from connecthub.engine.outcome import Returned
 from connecthub.engine.plugin_loop import Call
 from connecthub.logs import about_run
 from connecthub.security.redaction import Masker
-from connecthub.storage.runs import Claim, Definition
+from connecthub.storage.revisions import Definition
+from connecthub.storage.runs import Claim
 
 STOP_GRACE_S = 5.0  # from the request to stop until the end is stored although the code is still going
 _KILLED_S = 2.0  # a process that is killed has gone by then, or hangs in the kernel

@@ -14,11 +14,11 @@ from connecthub.metrics import Metrics
 from connecthub.storage import runs
 from connecthub.storage.database import Database
 from connecthub.storage.live import Live, store_live
+from connecthub.storage.runs import STATEMENT_CHARS
 
 log = logging.getLogger(__name__)
 
 LIVE_S = 2.0
-_SHOWN_CHARS = 1 << 19  # of logs in one statement, of which several copies are made on their way
 
 
 class Leases:
@@ -101,7 +101,7 @@ class Leases:
         while True:
             live: list[tuple[HeldRun, int, Live]] = []
             chars = 0
-            while waiting and chars < _SHOWN_CHARS:
+            while waiting and chars < STATEMENT_CHARS:
                 run = waiting.pop()
                 if not run.has_ended:
                     live.append((run, run.changes, _live(run)))

@@ -26,10 +26,11 @@ from connecthub.metrics import Metrics
 from connecthub.plugins import BaseJob
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
-from connecthub.storage import runs
+from connecthub.storage import revisions
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.late import LateReturn
-from connecthub.storage.runs import Claim, Definition, Ending
+from connecthub.storage.revisions import Definition
+from connecthub.storage.runs import Claim, Ending
 
 log = logging.getLogger(__name__)
 
@@ -273,7 +274,7 @@ class Runner:
         except SecretError:
             # The keys may have been rotated, and the old one retired, since the definition was read.
             with contextlib.suppress(*UNAVAILABLE):
-                found = (await runs.definitions(self._db, [revision_id])).get(revision_id)
+                found = (await revisions.definitions(self._db, [revision_id])).get(revision_id)
                 if found is not None and found.secret_cfg and found.secret_cfg != token:
                     return self._vault.decrypt(found.secret_cfg)
             raise

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
 Row = TypeVar("Row")
+STATEMENT_CHARS = 1 << 19  # of texts in one statement: of each several copies are made on its way
 
 # Sessions of the engine: the queue is empty when its plans are made and full when they are used, so that a
 # plan that reads all of it, for each run or to sort it, must never look cheap. And a claim was planned anew each
@@ -47,20 +48,6 @@ class Claim(NamedTuple):
     due_at: datetime
     claimed_at: datetime
     priority: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """What a revision says of how to run its Job; JSON as text."""
-
-    id: int
-    handler_path: str
-    public_cfg: str
-    secret_cfg: str | None
-    timeout_s: int | None
-    max_attempts: int
-    retry_delays: list[int]
-    rerun_lost: bool
 
 
 class Ending(NamedTuple):
@@ -155,16 +142,6 @@ async def claim(
     claims = [Claim._make(row) for row in rows]
     claims.sort(key=lambda claim: (-claim.priority, claim.trigger == "schedule", claim.id))
     return claims
-
-
-async def definitions(db: Database, revision_ids: Sequence[int]) -> dict[int, Definition]:
-    """The definitions that these revisions hold, by revision id."""
-    rows = await db.fetch(
-        "SELECT id, handler_path, public_cfg, secret_cfg, timeout_s, max_attempts, retry_delays, rerun_lost"
-        " FROM job_revisions WHERE id = ANY($1::bigint[])",
-        revision_ids,
-    )
-    return {row["id"]: Definition(**dict(row)) for row in rows}
 
 
 # Rule 13: the part of "is another attempt due" that only the database knows; e is the ended run.

@@ -24,10 +24,11 @@ from connecthub.engine.outcome import MESSAGE_CHARS, Outcome, Result, Returned
 from connecthub.run_log import TRUNCATED
 from connecthub.security import keyfile
 from connecthub.security.redaction import Masker
-from connecthub.storage import requests, runs
+from connecthub.storage import requests, revisions, runs
 from connecthub.storage.audit import Actor
 from connecthub.storage.database import Database
-from connecthub.storage.runs import Claim, Definition
+from connecthub.storage.revisions import Definition
+from connecthub.storage.runs import Claim
 from connecthub.storage.schedule import DueJobs
 from tests.engine import sample_jobs
 from tests.engine.conftest import EXPIRED, Rig
@@ -337,7 +338,7 @@ def test_what_a_run_needs_is_not_forgotten_while_that_of_another_is_read(
     hub: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher, "_DEFINITIONS", 1)
-    definitions, asked, answer = runs.definitions, threading.Event(), asyncio.Event()
+    definitions, asked, answer = revisions.definitions, threading.Event(), asyncio.Event()
 
     async def read_slowly(db: Database, revision_ids: list[int]) -> dict[int, Definition]:
         if not asked.is_set():
@@ -348,7 +349,7 @@ def test_what_a_run_needs_is_not_forgotten_while_that_of_another_is_read(
     for job_id in "abc":
         hub.job(job_id, "EchoJob")
     hub.wait(hub.run("a"))
-    monkeypatch.setattr(runs, "definitions", read_slowly)
+    monkeypatch.setattr(revisions, "definitions", read_slowly)
     hub.do(requests.set_paused(hub.db, True, actor=LI))
     together = [hub.run("a"), hub.run("b")]  # of one claim, and of b nothing is known yet
     hub.do(requests.set_paused(hub.db, False, actor=LI))
