@@ -136,11 +136,9 @@ def test_a_long_queue_is_not_held_against_itself(
         db = await Database.open(dsn, size=1)
         # Kept waiting, or what the overview asks of each would not be asked.
         await db.execute("UPDATE job_logs SET queued_at = queued_at - interval '5 minutes'")
-        before = await entries_read(db)
-        assert await look(db)
-        after = await entries_read(db)
-        await db.close()
-        return after - before
+        found, read = await read_by(look, db, entries_read)
+        assert found
+        return read
 
     assert asyncio.run(read()) < 10 * QUEUED
 
@@ -161,13 +159,21 @@ def test_no_page_reads_all_runs_although_statistics_say_that_nearly_all_go(
         await db.execute(
             "UPDATE job_logs SET status = 'SUCCESS', lease_expires_at = NULL, finished_at = clock_timestamp()"
         )
-        before = await rows_read_in_turn(db)
-        await look(db)
-        after = await rows_read_in_turn(db)
-        await db.close()
-        return after - before
+        _, read = await read_by(look, db, rows_read_in_turn)
+        return read
 
     assert asyncio.run(read()) == 0
+
+
+async def read_by(
+    look: Callable[[Database], Awaitable[object]], db: Database, count: Callable[[Database], Awaitable[int]]
+) -> tuple[object, int]:
+    """What a look finds, and how much it reads for that; closes the database."""
+    before = await count(db)
+    found = await look(db)
+    after = await count(db)
+    await db.close()
+    return found, after - before
 
 
 async def rows_read_in_turn(db: Database) -> int:
