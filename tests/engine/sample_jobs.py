@@ -15,7 +15,7 @@ from connecthub.plugins import BaseJob
 log = logging.getLogger("some.library")
 released = threading.Event()  # what holds HoldJob and BlockJob
 begun = threading.Event()
-calls: list[int] = []  # the runs of CountedJob
+calls: list[int] = []  # the runs of CountedJob and LargeJob
 
 
 class EchoJob(BaseJob):
@@ -98,6 +98,15 @@ class ExitJob(BaseJob):
         raise {"exit": SystemExit, "interrupt": KeyboardInterrupt, "stop": StopAsyncIteration}[params["how"]](
             "x"
         )
+
+
+class LargeJob(BaseJob):
+    """Returns much, once it is released, and tells in this process that it was called."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        calls.append(self.ctx.run_id)
+        released.wait(60)
+        return {"text": "x" * 400_000}
 
 
 class ReturnJob(BaseJob):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ import pytest
 from connecthub import failpoints
 from connecthub.clock import boottime
 from connecthub.engine import dispatcher, outcome
-from connecthub.engine.held import HeldRun, LeaseStale
+from connecthub.engine.held import HeldRun, LeaseStale, Withdrawn
 from connecthub.engine.hub import Hub
 from connecthub.engine.misfire import plan
 from connecthub.engine.outcome import MESSAGE_CHARS, Outcome, Result, Returned
@@ -118,6 +118,20 @@ def test_rule_9_the_plugins_thread_looks_at_the_lease_itself() -> None:
     assert asyncio.run(begin(boottime() + 60)).started_at is not None
     with pytest.raises(LeaseStale):
         asyncio.run(begin(boottime()))
+
+
+def test_rule_19_what_was_given_back_does_not_begin_in_the_plugins_thread() -> None:
+    now = datetime.now(UTC)
+    claim = Claim(1, "a", 1, "manual", None, 1, "k", None, False, now, now)
+
+    async def begin_after(withdraw: Callable[[HeldRun], object]) -> None:
+        run = HeldRun(claim, boottime() + 60, lambda run, how: None, lambda run, how: None)
+        withdraw(run)
+        run.begin()
+
+    for withdraw in (HeldRun.withdraw, HeldRun.settle):
+        with pytest.raises(Withdrawn):
+            asyncio.run(begin_after(withdraw))
 
 
 def test_rule_9_a_run_that_is_stopped_before_its_beat_comes_leaves_its_place(

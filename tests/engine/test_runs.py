@@ -180,6 +180,21 @@ def test_a_result_that_is_no_json_is_a_visible_failure(
         assert json.loads(row["result"])["truncated"] is True
 
 
+def test_ends_too_large_for_one_statement_are_all_stored(hub: Rig) -> None:
+    hub.job("large", "LargeJob")
+    run_ids = [hub.run("large") for _ in range(4)]
+    for run_id in run_ids:
+        hub.wait(run_id, "RUNNING")
+    sample_jobs.released.set()
+    rows = [hub.wait(run_id) for run_id in run_ids]
+    assert [(row["status"], len(json.loads(row["result"])["text"])) for row in rows] == [
+        ("SUCCESS", 400_000)
+    ] * 4
+    assert sorted(sample_jobs.calls) == run_ids, (
+        "an end that is dropped lets a beat take the run up once more"
+    )
+
+
 def test_a_blocked_plugin_loop_delays_no_other_run(hub: Rig) -> None:
     hub.job("blocks", "BlockJob")
     hub.job("other", "EchoJob")
