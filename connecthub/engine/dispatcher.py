@@ -110,8 +110,7 @@ class Dispatcher:
         over, what another run was in the way of) is found by the next whole look; what comes before the
         others (a higher priority, a person's run) by the look that follows its notice.
         """
-        self.looked_at = boottime()
-        begun = boottime()
+        begun = self.looked_at = boottime()
         is_whole = begun >= self._whole_at
         behind = None if is_whole or self._is_news else self._last
         is_news, self._is_news = self._is_news, False

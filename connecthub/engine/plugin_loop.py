@@ -135,10 +135,8 @@ class PluginLoop:
     def _begin_soon(self, call: Call) -> None:
         if call not in self._pending:
             return  # another loop has it
-        # Not by the loop's task factory, which a plugin may have set.
-        task = asyncio.Task(self._run(call), loop=self.loop, context=call.context)
-        if call.home is self:
-            call.task = task
+        # Not by the loop's task factory, which a plugin may have set. It is the call's once it begins.
+        asyncio.Task(self._run(call), loop=self.loop, context=call.context)
 
     def _cancel(self, call: Call) -> None:
         if self._pending.pop(call, self) is None:
