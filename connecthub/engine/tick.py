@@ -20,6 +20,7 @@ from connecthub.engine.misfire import plan
 from connecthub.metrics import Metrics
 from connecthub.storage import schedule
 from connecthub.storage.database import UNAVAILABLE, Database
+from connecthub.storage.schedule import Look
 
 log = logging.getLogger(__name__)
 
@@ -124,34 +125,36 @@ class Ticker:
 
     async def tick_once(self) -> None:
         """Turn everything that is due by the database's clock into runs."""
-        async with self._db.connection() as connection:
-            moment = await schedule.now(connection)
-        self._minute.offset = moment - datetime.now(UTC)
-        early = 60 - (moment.second + moment.microsecond / 1e6)
-        if early < 1:  # came just before the mark
+        moment, is_due = await self._look()
+        while (early := 60 - moment.second - moment.microsecond / 1e6) < 1:  # came just before the mark
             await asyncio.sleep(early)
-            moment += timedelta(seconds=early)
+            moment, is_due = await self._look()
         if self._stopping:
             return
-        started = boottime()
-        for _ in range(_AGAIN_TIMES):
-            while await self._batch(moment) == _BATCH:
-                pass
-            if not await self._left(moment):
-                break
-            await asyncio.sleep(_AGAIN_S)
+        started, tries = boottime(), 0
+        while is_due and tries < _AGAIN_TIMES:
+            if not await self._batch(moment):  # another session held them; another hub's tick, or a save
+                tries += 1
+                await asyncio.sleep(_AGAIN_S)
+            _, is_due = await self._look(moment)
         self.last_tick, self.ticked_at = boottime(), moment
         begun = moment.second + moment.microsecond / 1e6
         self._metrics.tick.observe(begun + self.last_tick - started)
 
-    async def _batch(self, moment: datetime) -> int:
+    async def _look(self, moment: datetime | None = None) -> Look:
+        async with self._db.connection() as connection:
+            sent = datetime.now(UTC)
+            seen = await schedule.look(connection, moment)
+            if moment is None:  # what it read its clock at lies between question and answer
+                self._minute.offset = seen.moment - (sent + (datetime.now(UTC) - sent) / 2)
+        return seen
+
+    async def _batch(self, moment: datetime) -> bool:
         self.tried_at = boottime()
         async with self._db.transaction() as connection:
-            if not await schedule.may_tick(connection):
-                return 0
             due = await schedule.due_jobs(connection, moment, _BATCH)
             if not due:
-                return 0
+                return False
             plans = [plan(jobs, moment) for jobs in due]
             fires = [fire for fires, _ in plans for fire in fires]
             inserted = await schedule.store_tick(connection, fires, [advance for _, advance in plans])
@@ -169,9 +172,4 @@ class Ticker:
             )
         if fires:
             self._on_queued()
-        return sum(len(jobs.ids) for jobs in due)
-
-    async def _left(self, moment: datetime) -> bool:
-        """Whether Jobs are due that another session held; another hub's tick, or a save."""
-        async with self._db.connection() as connection:
-            return await schedule.may_tick(connection) and await schedule.any_due(connection, moment)
+        return True

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from connecthub.storage.schema import is_known, schema_revisions
 
@@ -64,13 +64,15 @@ class Advance:
 
 Part = TypeVar("Part", Fire, Advance)
 
+_MAY_TICK = f"(SELECT paused_at IS NULL AND {is_known('$2')} FROM hub_state)"
+_IS_DUE = "enabled AND schedule_error IS NULL AND coalesce(next_run_at, '-infinity') <= {}"
 # NO KEY UPDATE keeps other ticks and saves out, and lets "run now" pass. Locked rows are another's work.
-_DUE = """
+_DUE = f"""
 WITH due AS MATERIALIZED (
     SELECT * FROM jobs
-    WHERE enabled AND schedule_error IS NULL AND coalesce(next_run_at, '-infinity') <= $1
+    WHERE {_IS_DUE.format("$1")} AND {_MAY_TICK}
     ORDER BY coalesce(next_run_at, '-infinity')
-    LIMIT $2
+    LIMIT $3
     FOR NO KEY UPDATE SKIP LOCKED
 )
 SELECT array_agg(id) AS ids, array_agg(revision_id) AS revision_ids, array_agg(priority) AS priorities,
@@ -88,23 +90,31 @@ GROUP BY job_id
 """
 
 
-async def now(connection: Connected) -> datetime:
-    """The database's clock."""
-    moment: datetime = await connection.fetchval("SELECT clock_timestamp()")
-    return moment
+class Look(NamedTuple):
+    """The database's clock, and whether a Job is due by it, locked by another session or not.
+
+    Nothing is due while a person has paused all hubs, or where the schema is of a newer version.
+    """
+
+    moment: datetime
+    is_due: bool
 
 
-_MAY_TICK = f"SELECT paused_at IS NULL AND {is_known('$1')} FROM hub_state"
+_LOOK = f"""
+SELECT moment, {_MAY_TICK} AND EXISTS (SELECT FROM jobs WHERE {_IS_DUE.format("moment")}) AS is_due
+FROM (SELECT coalesce($1, clock_timestamp()) AS moment) clock
+"""
 
 
-async def may_tick(connection: Connected) -> bool:
-    """False while a person has paused all hubs, or where the schema is of a newer version."""
-    return bool(await connection.fetchval(_MAY_TICK, schema_revisions()))
+async def look(connection: Connected, moment: datetime | None = None) -> Look:
+    """What a tick sees at first, or at the `moment` that it has seen before."""
+    [row] = await connection.fetch(_LOOK, moment, schema_revisions())
+    return Look(*row)
 
 
 async def due_jobs(connection: Connected, moment: datetime, limit: int) -> list[DueJobs]:
-    """Lock at most `limit` Jobs that are due at `moment`, longest due first."""
-    due = [DueJobs(**dict(row)) for row in await connection.fetch(_DUE, moment, limit)]
+    """Lock at most `limit` Jobs that are due at `moment`, longest due first; none while no tick may be."""
+    due = [DueJobs(**dict(row)) for row in await connection.fetch(_DUE, moment, schema_revisions(), limit)]
     asked = [job_id for jobs in due if jobs.overlap != "allow" for job_id in jobs.ids]
     found = await connection.fetch(_GOING, asked) if asked else []  # a later look: the locks are taken
     going = {row["job_id"]: {"going": row["going"], "waits": row["waits"]} for row in found}
@@ -191,14 +201,3 @@ async def store_tick(connection: Connected, fires: Sequence[Fire], advances: Seq
 def _for_each(parts: Sequence[Part], value: Callable[[Part], Any]) -> list[Any]:
     """The value of each part, once for each of its Jobs."""
     return [one for part in parts for one in [value(part)] * len(part.job_ids)]
-
-
-async def any_due(connection: Connected, moment: datetime) -> bool:
-    """Whether a Job is due at `moment`, locked by another session or not."""
-    return bool(
-        await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM jobs WHERE enabled AND schedule_error IS NULL"
-            " AND coalesce(next_run_at, '-infinity') <= $1)",
-            moment,
-        )
-    )

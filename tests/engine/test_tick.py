@@ -204,7 +204,7 @@ def test_a_tick_that_the_stop_of_its_hub_breaks_off_is_no_error(
 
     async def hold() -> asyncpg.Connection[asyncpg.Record]:
         connection = await asyncpg.connect(rig.dsn)
-        await connection.execute("BEGIN; LOCK TABLE jobs")
+        await connection.execute("BEGIN; LOCK TABLE jobs IN EXCLUSIVE MODE")
         return connection
 
     rig.job("a", "EchoJob", cron_expr="* * * * *")
