@@ -173,8 +173,8 @@ class Dispatcher:
             task = asyncio.create_task(self._begin_when_known(held, unknown), name="definitions")
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
-        else:
-            self._begin(held)
+        else:  # once the next claim is sent: the database looks for more while these begin
+            asyncio.get_running_loop().call_soon(self._begin, held)
 
     async def _begin_when_known(self, held: list[HeldRun], revision_ids: list[int]) -> None:
         """Claimed runs must not be dropped while the database is away; their leases are renewed meanwhile."""

@@ -24,6 +24,7 @@ from connecthub.storage.schedule import Look
 
 log = logging.getLogger(__name__)
 
+_FIRST_BATCH = 100  # its runs begin while the others are planned
 _BATCH = 1000
 _AGAIN_S = 1.0  # Jobs that were locked by another session are looked at again
 _AGAIN_TIMES = 20
@@ -131,12 +132,13 @@ class Ticker:
             moment, is_due = await self._look()
         if self._stopping:
             return
-        started, tries = boottime(), 0
+        started, tries, most = boottime(), 0, _FIRST_BATCH
         while is_due and tries < _AGAIN_TIMES:
-            if not await self._batch(moment):  # another session held them; another hub's tick, or a save
+            if not await self._batch(moment, most):  # another session held them; another hub's tick, or a save
                 tries += 1
                 await asyncio.sleep(_AGAIN_S)
             _, is_due = await self._look(moment)
+            most = _BATCH
         self.last_tick, self.ticked_at = boottime(), moment
         begun = moment.second + moment.microsecond / 1e6
         self._metrics.tick.observe(begun + self.last_tick - started)
@@ -149,10 +151,10 @@ class Ticker:
                 self._minute.offset = seen.moment - (sent + (datetime.now(UTC) - sent) / 2)
         return seen
 
-    async def _batch(self, moment: datetime) -> bool:
+    async def _batch(self, moment: datetime, most: int) -> bool:
         self.tried_at = boottime()
         async with self._db.transaction() as connection:
-            due = await schedule.due_jobs(connection, moment, _BATCH)
+            due = await schedule.due_jobs(connection, moment, most)
             if not due:
                 return False
             plans = [plan(jobs, moment) for jobs in due]
