@@ -134,7 +134,9 @@ class Ticker:
             return
         started, tries, most = boottime(), 0, _FIRST_BATCH
         while is_due and tries < _AGAIN_TIMES:
-            if not await self._batch(moment, most):  # another session held them; another hub's tick, or a save
+            if not await self._batch(
+                moment, most
+            ):  # another session held them; another hub's tick, or a save
                 tries += 1
                 await asyncio.sleep(_AGAIN_S)
             _, is_due = await self._look(moment)

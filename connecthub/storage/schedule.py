@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from connecthub.storage.schema import is_known, schema_revisions
 
@@ -61,8 +61,6 @@ class Advance:
     last_run_at: datetime | None
     schedule_error: str | None = None
 
-
-Part = TypeVar("Part", Fire, Advance)
 
 _MAY_TICK = f"(SELECT paused_at IS NULL AND {is_known('$2')} FROM hub_state)"
 _IS_DUE = "enabled AND schedule_error IS NULL AND coalesce(next_run_at, '-infinity') <= {}"
@@ -133,14 +131,19 @@ def _apart(jobs: DueJobs, going: dict[str, dict[str, Any]]) -> Iterator[DueJobs]
             yield replace(alone, **going[job_id])
 
 
+# What all Jobs of a fire time have in common comes once: its key, its meta.
 _INSERT = """
+WITH fires AS MATERIALIZED (
+    SELECT number, status, reason, scheduled_for, fire_key('', scheduled_for) AS key, meta::jsonb AS meta
+    FROM unnest($5::text[], $6::text[], $7::timestamptz[], $8::text[])
+         WITH ORDINALITY AS f(status, reason, scheduled_for, meta, number)
+)
 INSERT INTO job_logs (job_id, revision_id, trigger, status, reason, scheduled_for, idempotency_key, priority, meta,
                       finished_at)
-SELECT f.job_id, f.revision_id, 'schedule', f.status, f.reason, f.scheduled_for,
-       fire_key(f.job_id, f.scheduled_for), f.priority, f.meta::jsonb,
+SELECT j.job_id, j.revision_id, 'schedule', f.status, f.reason, f.scheduled_for, j.job_id || f.key, j.priority, f.meta,
        CASE WHEN f.status = 'SKIPPED' THEN clock_timestamp() END
-FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[], $6::int[], $7::text[])
-     AS f(job_id, revision_id, status, reason, scheduled_for, priority, meta)
+FROM unnest($1::text[], $2::bigint[], $3::int[], $4::int[]) AS j(job_id, revision_id, priority, number)
+JOIN fires f USING (number)
 ON CONFLICT DO NOTHING
 """
 # Rule 4: a newer fire time cancels a delayed attempt of an older one.
@@ -152,9 +155,10 @@ WHERE job_id = ANY($1::text[]) AND status = 'QUEUED' AND trigger = 'schedule' AN
 _ADVANCE = """
 UPDATE jobs j SET next_run_at = a.next_run_at, last_run_at = coalesce(a.last_run_at, j.last_run_at),
                   schedule_error = a.schedule_error
-FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::text[])
-     AS a(id, next_run_at, last_run_at, schedule_error)
-WHERE j.id = a.id
+FROM unnest($1::text[], $2::int[]) AS d(id, number)
+JOIN unnest($3::timestamptz[], $4::timestamptz[], $5::text[])
+     WITH ORDINALITY AS a(next_run_at, last_run_at, schedule_error, number) USING (number)
+WHERE j.id = d.id
 """
 
 
@@ -179,11 +183,12 @@ async def store_tick(connection: Connected, fires: Sequence[Fire], advances: Seq
             _INSERT,
             [job_id for fire in fires for job_id in fire.job_ids],
             [revision_id for fire in fires for revision_id in fire.jobs.revision_ids],
-            _for_each(fires, lambda fire: fire.status),
-            _for_each(fires, lambda fire: fire.reason),
-            _for_each(fires, lambda fire: fire.scheduled_for),
             [priority for fire in fires for priority in fire.jobs.priorities],
-            _for_each(fires, lambda fire: json.dumps(fire.meta)),
+            _numbers(fires),
+            [fire.status for fire in fires],
+            [fire.reason for fire in fires],
+            [fire.scheduled_for for fire in fires],
+            [json.dumps(fire.meta) for fire in fires],
         )
         inserted = int(done.rsplit(" ", 1)[1])
         if inserted >= _MANY and await connection.fetchval(_IS_UNHEARD_OF, inserted):
@@ -191,13 +196,14 @@ async def store_tick(connection: Connected, fires: Sequence[Fire], advances: Seq
     await connection.execute(
         _ADVANCE,
         [job_id for advance in advances for job_id in advance.job_ids],
-        _for_each(advances, lambda advance: advance.next_run_at),
-        _for_each(advances, lambda advance: advance.last_run_at),
-        _for_each(advances, lambda advance: advance.schedule_error),
+        _numbers(advances),
+        [advance.next_run_at for advance in advances],
+        [advance.last_run_at for advance in advances],
+        [advance.schedule_error for advance in advances],
     )
     return inserted
 
 
-def _for_each(parts: Sequence[Part], value: Callable[[Part], Any]) -> list[Any]:
-    """The value of each part, once for each of its Jobs."""
-    return [one for part in parts for one in [value(part)] * len(part.job_ids)]
+def _numbers(parts: Sequence[Fire | Advance]) -> list[int]:
+    """For each Job the number of its part, which counts from 1."""
+    return [number for number, part in enumerate(parts, 1) for _ in part.job_ids]
