@@ -12,12 +12,11 @@ from tests.web_hub import Hub, insert_job
 pytest_plugins = ["tests.web_hub"]
 
 
-def alive(hub: Hub, *, ticked: str = "0 s", taken: int = 0) -> None:
+def alive(hub: Hub, *, ticked: str = "0 s") -> None:
     hub.sql(
-        "INSERT INTO hubs (worker_id, name, version, places, taken, ticked_at)"
-        " VALUES (gen_random_uuid(), 'hub', '1', 4, $2, clock_timestamp() - $1::text::interval)",
+        "INSERT INTO hubs (worker_id, name, version, places, ticked_at)"
+        " VALUES (gen_random_uuid(), 'hub', '1', 4, clock_timestamp() - $1::text::interval)",
         ticked,
-        taken,
     )
 
 
@@ -57,9 +56,16 @@ def test_the_verdict_takes_the_first_rule_that_holds(hub: Hub) -> None:
     assert verdict(hub) == "There is no Job yet"
     insert_job(hub)
     assert verdict(hub) == "Everything is fine"
-    hub.sql("UPDATE hubs SET taken = 4")
+    hub.sql("UPDATE hubs SET places = 1, taken = 0")  # what it told of itself may be a beat old
+    ran(hub, "RUNNING")
     assert verdict(hub).startswith("Every place is taken")
-    hub.sql("UPDATE hubs SET taken = 0")
+    assert "1 / 1" in hub.page("/admin/")
+    hub.sql("UPDATE job_logs SET status = 'SUCCESS', finished_at = now()")
+    assert "1 / 1" in hub.page("/admin/"), "it has ended, and its code goes on"
+    hub.sql("UPDATE job_logs SET lease_expires_at = NULL")
+    assert verdict(hub) == "Everything is fine" and "0 / 1" in hub.page("/admin/")
+    hub.sql("DELETE FROM job_logs")
+    hub.sql("UPDATE hubs SET places = 4")
     hub.sql("UPDATE jobs SET timeout_s = 5")
     going = ran(hub, "RUNNING")
     assert verdict(hub) == "1 run is still going after its timeout"

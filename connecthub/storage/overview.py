@@ -31,15 +31,20 @@ LEFT JOIN LATERAL (
 ) usual ON true
 """
 
+# Counted by the runs, not as the hubs tell of themselves with each beat: the page shows both side by side.
+_HOLDS_A_PLACE = """lease_expires_at IS NOT NULL
+        AND (status = 'RUNNING' OR (status <> 'QUEUED' AND lease_expires_at > clock_timestamp()))"""
+
 _STATE = f"""
-SELECT clock_timestamp() AS now, s.paused_at, s.paused_by, h.*, q.*, j.*
+SELECT clock_timestamp() AS now, s.paused_at, s.paused_by, h.*, r.taken, q.*, j.*
 FROM hub_state s, (SELECT count(*) AS jobs, count(*) FILTER (WHERE enabled) AS enabled FROM jobs) j, (
     -- A hub that has just started has not had a minute for its first tick yet.
     SELECT max(coalesce(ticked_at, started_at)) AS ticked_at,
-           coalesce(sum(places) FILTER (WHERE alive), 0)::int AS places,
-           coalesce(sum(taken) FILTER (WHERE alive), 0)::int AS taken
+           coalesce(sum(places) FILTER (WHERE alive), 0)::int AS places
     FROM (SELECT *, stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes' AS alive FROM hubs) a
 ) h, (
+    SELECT count(*)::int AS taken FROM job_logs WHERE {_HOLDS_A_PLACE}
+) r, (
     -- What waits for another run of its Job by the rules is not kept waiting by the scheduler. Which Jobs those are
     -- is looked up once, and only where something has waited for that long.
     SELECT count(*) AS queued, min(since) FILTER (
@@ -107,8 +112,7 @@ async def failing_jobs(db: Database) -> list[Row]:
 # through the whole table in that order looks cheapest while there are no statistics.
 _RUNNING = f"""
 WITH going AS MATERIALIZED (
-    SELECT id FROM job_logs WHERE lease_expires_at IS NOT NULL
-        AND (status = 'RUNNING' OR (status <> 'QUEUED' AND lease_expires_at > clock_timestamp()))
+    SELECT id FROM job_logs WHERE {_HOLDS_A_PLACE}
 )
 SELECT l.id, l.job_id, j.name, l.status, l.started_at, l.queued_at, l.finished_at, l.progress,
        l.cancel_requested_at, l.trigger, r.timeout_s, usual.usual_s, usual.slow_s,
