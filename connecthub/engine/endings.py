@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from uuid import UUID
 
 import asyncpg
@@ -90,8 +90,8 @@ class Endings:
         """Store what hubs that are no more have left on disk, each under its `worker_id` (rule 15)."""
         with self._spool.left_behind() as left:
             for worker_id, endings in left:
-                for begin in range(0, len(endings), _BATCH):
-                    await _store(self._db, worker_id, endings[begin : begin + _BATCH], lambda stored: None)
+                for batch in _batches(endings):
+                    await _store(self._db, worker_id, batch, lambda stored: None)
                 log.warning(
                     "%d ends of runs that another hub left in its spool file are stored", len(endings)
                 )
@@ -130,15 +130,8 @@ class Endings:
                 log.exception("%d ends of runs could not be stored and will be tried again", len(batch))
 
     def _next_batch(self) -> list[Unstored]:
-        batch: list[Unstored] = []
-        chars = 0
-        for ending, _ in self._waiting.values():
-            if len(batch) == _BATCH or chars > STATEMENT_CHARS:
-                break
-            if not self._is_early(ending):
-                batch.append(ending)
-                chars += sum(len(text) for text in ending if isinstance(text, str))
-        return batch
+        ready = (ending for ending, _ in self._waiting.values() if not self._is_early(ending))
+        return next(_batches(ready), [])
 
     def _is_early(self, ending: Unstored) -> bool:
         """What came after an end would find its row still RUNNING before that is stored."""
@@ -159,6 +152,20 @@ _Key = tuple[int, type[Unstored]]
 
 def _key(ending: Unstored) -> _Key:
     return ending.id, type(ending)
+
+
+def _batches(endings: Iterable[Unstored]) -> Iterator[list[Unstored]]:
+    """As many at a time as go into one statement."""
+    batch: list[Unstored] = []
+    chars = 0
+    for ending in endings:
+        batch.append(ending)
+        chars += sum(len(text) for text in ending if isinstance(text, str))
+        if len(batch) == _BATCH or chars > STATEMENT_CHARS:
+            yield batch
+            batch, chars = [], 0
+    if batch:
+        yield batch
 
 
 async def _store(db: Database, worker_id: UUID, batch: list[Unstored], stored: Stored) -> None:
