@@ -22,7 +22,7 @@ from connecthub import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which no rule or page of ours uses
-_SECONDS = (0.005, 0.025, 0.1, 0.25, 1, 2.5, 10, 30, 60, 300, 900, 3600)
+_SECONDS = (0.005, 0.02, 0.1, 0.25, 1, 2.5, 10, 30, 60, 300, 900, 3600)
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,19 @@ class Bench(Stage):
                 first,
                 min(count, first + _CHUNK - 1),
             )
-        if cron == EACH_MINUTE:  # as after its first tick
-            self.sql(
-                "UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp()) + interval '1 minute'"
-                " WHERE id LIKE $1 || '-%'",
-                prefix,
-            )
+            self._plan(prefix, first)
+
+    def _plan(self, prefix: str, first: int) -> None:
+        """The next fire time of a chunk of Jobs, as after their first tick: the next minute, or none soon."""
+        self.sql(
+            "UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp())"
+            " + CASE cron_expr WHEN $1 THEN interval '1 minute' ELSE interval '30 days' END"
+            " WHERE id = ANY(SELECT $2 || '-' || n FROM generate_series($3::int, $4::int) AS n)",
+            EACH_MINUTE,
+            prefix,
+            first,
+            first + _CHUNK - 1,
+        )
 
     def arm(self, prefix: str, mark: datetime) -> None:
         """Let the Jobs of one prefix be due at `mark`, and no others soon; what is so already is left alone."""
@@ -78,6 +85,16 @@ class Bench(Stage):
             prefix,
             mark,
         )
+
+    def vacuum(self, table: str) -> None:
+        """As autovacuum leaves a table, however long that takes."""
+
+        async def work() -> None:
+            connection = await asyncpg.connect(self.postgres.dsn)
+            await connection.execute(f"VACUUM ANALYZE {table}")
+            await connection.close()
+
+        self.do(work())
 
     def queue(self, count: int) -> None:
         """Queue runs of all Jobs in turn, as people would, and tell the hubs."""
