@@ -30,7 +30,7 @@ def ran(hub: Hub, status: str, ago: str = "10 min", job_id: str = "sync-1", **mo
         " clock_timestamp() - $5::text::interval,"
         " CASE WHEN $2 <> 'QUEUED' THEN clock_timestamp() - $5::text::interval END,"
         " CASE WHEN $6 THEN clock_timestamp() - $5::text::interval + interval '2 s' END,"
-        " CASE WHEN $2 <> 'QUEUED' THEN gen_random_uuid() END,"
+        " CASE WHEN $2 <> 'QUEUED' THEN coalesce((SELECT worker_id FROM hubs), gen_random_uuid()) END,"
         " CASE WHEN $2 = 'RUNNING' THEN clock_timestamp() + interval '1 min' END, $7::jsonb"
         " FROM jobs WHERE id = $1 RETURNING id",
         job_id,
@@ -60,6 +60,9 @@ def test_the_verdict_takes_the_first_rule_that_holds(hub: Hub) -> None:
     ran(hub, "RUNNING")
     assert verdict(hub).startswith("Every place is taken")
     assert "1 / 1" in hub.page("/admin/")
+    hub.sql("UPDATE hubs SET worker_id = gen_random_uuid()")
+    assert "0 / 1" in hub.page("/admin/"), "a hub that is no more has no places, and its runs hold none"
+    hub.sql("UPDATE job_logs SET worker_id = (SELECT worker_id FROM hubs)")
     hub.sql("UPDATE job_logs SET status = 'SUCCESS', finished_at = now()")
     assert "1 / 1" in hub.page("/admin/"), "it has ended, and its code goes on"
     hub.sql("UPDATE job_logs SET lease_expires_at = NULL")

@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_BATCH = 100  # its runs begin while the others are planned
 _BATCH = 1000
-_AGAIN_S = 1.0  # Jobs that were locked by another session are looked at again
-_AGAIN_TIMES = 20
+_AGAIN_S = (0.05, 0.2, *[1.0] * 20)  # after so long Jobs that another session holds are looked at again
 _STEP_S = 0.5
 _LOOK_S = 5
 
@@ -37,6 +36,13 @@ class DatabaseMinute(BaseTrigger):  # type: ignore[misc]  # APScheduler has no t
 
     def __init__(self) -> None:
         self.offset = timedelta(0)
+
+    def learn(self, asked: datetime, moment: datetime, answered: datetime) -> None:
+        """The database's clock was at `moment` between these two of this machine; what is known better stays.
+
+        The answer may have come late: it waited for a lock, or the hub's loop for its turn.
+        """
+        self.offset = min(max(self.offset, moment - answered), moment - asked)
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
         """The next minute mark after `now`, in this machine's time."""
@@ -126,39 +132,44 @@ class Ticker:
 
     async def tick_once(self) -> None:
         """Turn everything that is due by the database's clock into runs."""
-        moment, is_due = await self._look()
-        while (early := 60 - moment.second - moment.microsecond / 1e6) < 1:  # came just before the mark
+        early = 0.0
+        while early < 1:  # it may come just before the mark
             await asyncio.sleep(early)
+            asked = boottime()
             moment, is_due = await self._look()
+            early = 60 - moment.second - moment.microsecond / 1e6
         if self._stopping:
             return
-        started, tries, most = boottime(), 0, _FIRST_BATCH
-        while is_due and tries < _AGAIN_TIMES:
-            if not await self._batch(
-                moment, most
-            ):  # another session held them; another hub's tick, or a save
-                tries += 1
-                await asyncio.sleep(_AGAIN_S)
-            _, is_due = await self._look(moment)
-            most = _BATCH
+        if is_due:
+            await self._fire(moment)
         self.last_tick, self.ticked_at = boottime(), moment
         begun = moment.second + moment.microsecond / 1e6
-        self._metrics.tick.observe(begun + self.last_tick - started)
+        self._metrics.tick.observe(begun + self.last_tick - asked)
 
-    async def _look(self, moment: datetime | None = None) -> Look:
+    async def _look(self) -> Look:
         async with self._db.connection() as connection:
             sent = datetime.now(UTC)
-            seen = await schedule.look(connection, moment)
-            if moment is None:  # what it read its clock at lies between question and answer
-                self._minute.offset = seen.moment - (sent + (datetime.now(UTC) - sent) / 2)
+            seen = await schedule.look(connection)
+        self._minute.learn(sent, seen.moment, datetime.now(UTC))
         return seen
 
-    async def _batch(self, moment: datetime, most: int) -> bool:
+    async def _fire(self, moment: datetime) -> None:
+        """Plan all that is due, and again what another session holds: another hub's tick, or a save."""
+        most = _FIRST_BATCH
+        for pause in _AGAIN_S:
+            while await self._batch(moment, most) == most:
+                most = _BATCH
+            async with self._db.connection() as connection:
+                if not (await schedule.look(connection, moment)).is_due:
+                    return
+            await asyncio.sleep(pause)
+
+    async def _batch(self, moment: datetime, most: int) -> int:
         self.tried_at = boottime()
         async with self._db.transaction() as connection:
             due = await schedule.due_jobs(connection, moment, most)
             if not due:
-                return False
+                return 0
             plans = [plan(jobs, moment) for jobs in due]
             fires = [fire for fires, _ in plans for fire in fires]
             inserted = await schedule.store_tick(connection, fires, [advance for _, advance in plans])
@@ -176,4 +187,4 @@ class Ticker:
             )
         if fires:
             self._on_queued()
-        return True
+        return sum(len(jobs.ids) for jobs in due)

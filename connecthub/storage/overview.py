@@ -35,15 +35,18 @@ LEFT JOIN LATERAL (
 _HOLDS_A_PLACE = """lease_expires_at IS NOT NULL
         AND (status = 'RUNNING' OR (status <> 'QUEUED' AND lease_expires_at > clock_timestamp()))"""
 
+_IS_ALIVE = "stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes'"
+
 _STATE = f"""
 SELECT clock_timestamp() AS now, s.paused_at, s.paused_by, h.*, r.taken, q.*, j.*
 FROM hub_state s, (SELECT count(*) AS jobs, count(*) FILTER (WHERE enabled) AS enabled FROM jobs) j, (
     -- A hub that has just started has not had a minute for its first tick yet.
     SELECT max(coalesce(ticked_at, started_at)) AS ticked_at,
-           coalesce(sum(places) FILTER (WHERE alive), 0)::int AS places
-    FROM (SELECT *, stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes' AS alive FROM hubs) a
+           coalesce(sum(places) FILTER (WHERE {_IS_ALIVE}), 0)::int AS places
+    FROM hubs
 ) h, (
-    SELECT count(*)::int AS taken FROM job_logs WHERE {_HOLDS_A_PLACE}
+    SELECT count(*)::int AS taken FROM job_logs
+    WHERE {_HOLDS_A_PLACE} AND worker_id IN (SELECT worker_id FROM hubs WHERE {_IS_ALIVE})
 ) r, (
     -- What waits for another run of its Job by the rules is not kept waiting by the scheduler. Which Jobs those are
     -- is looked up once, and only where something has waited for that long.

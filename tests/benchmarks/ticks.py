@@ -61,7 +61,7 @@ def _delays(bench: Bench, since: datetime | None) -> list[float]:
     """Milliseconds from the minute mark to each plugin's start, in order, for what was queued after `since`."""
     rows = bench.sql(
         "SELECT extract(epoch FROM started_at - scheduled_for)::float8 * 1000 AS ms FROM job_logs"
-        " WHERE status = 'SUCCESS' AND queued_at > coalesce($1, '-infinity') ORDER BY id",
+        " WHERE status = 'SUCCESS' AND queued_at > coalesce($1::timestamptz, '-infinity') ORDER BY id",
         since,
     )
     return [row["ms"] for row in rows]
