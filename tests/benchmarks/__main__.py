@@ -56,15 +56,20 @@ def main() -> None:
             for figure in ROWS[name](bench, size):
                 figures.append(figure)
                 print(figure, flush=True)
-    if args.json:
-        machine = {"python": platform.python_version(), "machine": platform.machine(), "size": asdict(size)}
-        shown = [
-            {**asdict(figure), "goal": None if isinf(figure.goal) else figure.goal, "is_met": figure.is_met}
-            for figure in figures
-        ]
-        args.json.write_text(json.dumps({**machine, "figures": shown}, indent=2) + "\n")
+        if args.json:
+            _write(args.json, size, figures)
     goals = [figure.is_met for figure in figures if not isinf(figure.goal)]
     print(f"{sum(goals)} of {len(goals)} goals met", file=sys.stderr)
+
+
+def _write(path: Path, size: Size, figures: list[Figure]) -> None:
+    """What has been measured so far."""
+    machine = {"python": platform.python_version(), "machine": platform.machine(), "size": asdict(size)}
+    shown = [
+        {**asdict(figure), "goal": None if isinf(figure.goal) else figure.goal, "is_met": figure.is_met}
+        for figure in figures
+    ]
+    path.write_text(json.dumps({**machine, "figures": shown}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

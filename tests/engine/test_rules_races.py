@@ -17,7 +17,6 @@ from connecthub.storage.runs import Ending
 from tests.engine.conftest import Rig
 
 LI = Actor("li.na", None)
-_DUE_NOW = "UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp())"
 _WAITING = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
@@ -31,13 +30,20 @@ def ticker(rig: Rig) -> Ticker:
     return made
 
 
+def due(rig: Rig, *job_ids: str) -> None:
+    """Jobs that are due at this minute, and at none that the test may live to see."""
+    minute = rig.sql("SELECT date_trunc('minute', clock_timestamp()) AS minute")[0]["minute"]
+    for job_id in job_ids:
+        rig.job(job_id, "EchoJob", cron_expr=f"{minute.minute} {minute.hour} * * *", timezone="UTC")
+    rig.sql("UPDATE jobs SET next_run_at = $1", minute)
+
+
 def queued(rig: Rig) -> list[str]:
     return [row["job_id"] for row in rig.sql("SELECT job_id FROM job_logs ORDER BY job_id")]
 
 
 def test_rule_1_a_tick_that_fails_in_the_middle_leaves_nothing(rig: Rig) -> None:
-    rig.job("a", "EchoJob", cron_expr="* * * * *")
-    rig.sql(_DUE_NOW)
+    due(rig, "a")
     rig.sql(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'refused'; END $$"
@@ -52,9 +58,7 @@ def test_rule_1_a_tick_that_fails_in_the_middle_leaves_nothing(rig: Rig) -> None
 
 
 def test_rule_1_a_locked_job_holds_up_no_other_and_is_taken_when_it_is_free(rig: Rig) -> None:
-    for job_id in "ab":
-        rig.job(job_id, "EchoJob", cron_expr="* * * * *")
-    rig.sql(_DUE_NOW)
+    due(rig, "a", "b")
 
     async def beside_a_lock() -> list[str]:
         async with rig.db.transaction() as connection:

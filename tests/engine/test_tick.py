@@ -244,7 +244,7 @@ def test_missed_fire_times_of_a_job_are_queued_in_their_order(dsn: str, rig: Rig
     """By rule 6 they run by their ids; also where PostgreSQL has little memory to join them in."""
     rig.sql(
         "INSERT INTO jobs (id, cron_expr, timezone, handler_path, misfire, overlap)"
-        " SELECT 'job-' || n, '* * * * *', 'UTC', 'tests.engine.plugins:EchoJob', 'all', 'queue'"
+        " SELECT 'job-' || n, '* * * * *', 'UTC', 'tests:Any', 'all', 'queue'"
         " FROM generate_series(1, 1000) n"
     )
     rig.sql(
