@@ -12,6 +12,7 @@ import asyncpg
 from connecthub.errors import RefusedError
 from connecthub.storage.database import CONNECT_TIMEOUT_S, UNAVAILABLE
 from connecthub.storage.failures import unreachable
+from connecthub.storage.hubs import IS_ALIVE
 from connecthub.storage.keys import stored_tokens
 from connecthub.storage.schema import MIGRATION_LOCK, is_no_extensions
 
@@ -96,10 +97,7 @@ async def read_target(dsn: str, schema: str) -> Target:
         tables = await _tables(connection, schema) if exists else []
         alive = []
         if "hubs" in tables:
-            alive = await connection.fetch(
-                f"SELECT name FROM {schema}.hubs WHERE stopped_at IS NULL"
-                " AND seen_at > clock_timestamp() - interval '2 minutes' ORDER BY name"
-            )
+            alive = await connection.fetch(f"SELECT name FROM {schema}.hubs WHERE {IS_ALIVE} ORDER BY name")
         return Target(
             major=connection.get_server_version().major,
             database=await connection.fetchval("SELECT current_database()"),

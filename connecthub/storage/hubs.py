@@ -31,6 +31,9 @@ class HubState:
     key_ids: Sequence[str]
 
 
+# One that was killed counts for two minutes more.
+IS_ALIVE = "stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes'"
+
 _SEEN = """
 INSERT INTO hubs (worker_id, name, version, places, taken, ticked_at, changed_modules, key_ids)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -57,8 +60,7 @@ async def store_stopped(db: Database, worker_id: UUID) -> None:
 async def hubs_without_key(db: Database, key_id: str) -> list[str]:
     """The names of hubs that may be alive and do not have this key."""
     rows = await db.fetch(
-        "SELECT name FROM hubs WHERE stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes'"
-        " AND NOT $1 = ANY(key_ids) ORDER BY name",
+        f"SELECT name FROM hubs WHERE {IS_ALIVE} AND NOT $1 = ANY(key_ids) ORDER BY name",
         key_id,
     )
     return [row["name"] for row in rows]
@@ -67,15 +69,14 @@ async def hubs_without_key(db: Database, key_id: str) -> list[str]:
 async def changed_code(db: Database) -> list[Row]:
     """The living hubs that run plugin code which is no longer what its files say: name, changed_modules."""
     return await db.fetch(
-        "SELECT name, changed_modules FROM hubs WHERE stopped_at IS NULL AND changed_modules <> '{}'"
-        " AND seen_at > clock_timestamp() - interval '2 minutes' ORDER BY name"
+        f"SELECT name, changed_modules FROM hubs WHERE {IS_ALIVE} AND changed_modules <> '{{}}' ORDER BY name"
     )
 
 
-_ALIVE = """
+_ALIVE = f"""
 SELECT name, version, extract(epoch FROM clock_timestamp() - seen_at)::float8 AS seen_s,
        extract(epoch FROM clock_timestamp() - coalesce(ticked_at, started_at))::float8 AS ticked_s
-FROM hubs WHERE stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes'
+FROM hubs WHERE {IS_ALIVE}
 ORDER BY started_at
 """
 
@@ -83,6 +84,6 @@ ORDER BY started_at
 async def alive_hubs(db: Database) -> list[Row]:
     """Hubs that may be alive: name, version, seconds since they were seen and ticked.
 
-    The seconds are `seen_s` and `ticked_s`. One that was killed counts for two minutes more.
+    The seconds are `seen_s` and `ticked_s`.
     """
     return await db.fetch(_ALIVE)

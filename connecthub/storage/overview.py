@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from connecthub.storage.hubs import IS_ALIVE
 from connecthub.storage.jobs import Row
 from connecthub.storage.queue import IS_FREE
 
@@ -31,22 +32,20 @@ LEFT JOIN LATERAL (
 ) usual ON true
 """
 
-# Counted by the runs, not as the hubs tell of themselves with each beat: the page shows both side by side.
 _HOLDS_A_PLACE = """lease_expires_at IS NOT NULL
         AND (status = 'RUNNING' OR (status <> 'QUEUED' AND lease_expires_at > clock_timestamp()))"""
-
-_IS_ALIVE = "stopped_at IS NULL AND seen_at > clock_timestamp() - interval '2 minutes'"
 
 _STATE = f"""
 SELECT clock_timestamp() AS now, s.paused_at, s.paused_by, h.*, r.taken, q.*, j.*
 FROM hub_state s, (SELECT count(*) AS jobs, count(*) FILTER (WHERE enabled) AS enabled FROM jobs) j, (
     -- A hub that has just started has not had a minute for its first tick yet.
     SELECT max(coalesce(ticked_at, started_at)) AS ticked_at,
-           coalesce(sum(places) FILTER (WHERE {_IS_ALIVE}), 0)::int AS places
+           coalesce(sum(places) FILTER (WHERE {IS_ALIVE}), 0)::int AS places
     FROM hubs
 ) h, (
+    -- Not as hubs say with each beat: the page lists the runs beside.
     SELECT count(*)::int AS taken FROM job_logs
-    WHERE {_HOLDS_A_PLACE} AND worker_id IN (SELECT worker_id FROM hubs WHERE {_IS_ALIVE})
+    WHERE {_HOLDS_A_PLACE} AND worker_id IN (SELECT worker_id FROM hubs WHERE {IS_ALIVE})
 ) r, (
     -- What waits for another run of its Job by the rules is not kept waiting by the scheduler. Which Jobs those are
     -- is looked up once, and only where something has waited for that long.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -163,7 +163,14 @@ class Bench(Stage):
 
         It is what PostgreSQL itself needs for the three states that each run passes through.
         """
-        return float(self.do(_floor(self.postgres.dsn, count)))
+        return float(self.do(_floor(self.postgres.dsn, count, _BARE)))
+
+    def floor_of_runs(self, count: int) -> float:
+        """The same into job_logs, with its indexes and checks; no hub may run beside."""
+        took = float(self.do(_floor(self.postgres.dsn, count, _RUNS)))
+        self.sql("DELETE FROM job_logs")
+        self.vacuum("job_logs")
+        return took
 
 
 class Burst:
@@ -177,29 +184,46 @@ class Burst:
         self.server_us = server / count * 1e6
 
 
-async def _floor(dsn: str, count: int) -> float:
+class Writes(NamedTuple):
+    """The writes of a run: `insert` takes ids of Jobs and returns those of rows, `update` takes ids and statuses."""
+
+    before: str
+    insert: str
+    update: str
+
+
+_BARE = Writes(
+    "DROP TABLE IF EXISTS floor_runs;"
+    "CREATE TABLE floor_runs (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+    " job_id text NOT NULL, status text NOT NULL, queued_at timestamptz NOT NULL DEFAULT clock_timestamp(),"
+    " finished_at timestamptz)",
+    "INSERT INTO floor_runs (job_id, status) SELECT unnest($1::text[]), 'QUEUED' RETURNING id",
+    "UPDATE floor_runs r SET status = e.status, finished_at = clock_timestamp()"
+    " FROM unnest($1::bigint[], $2::text[]) AS e(id, status) WHERE r.id = e.id",
+)
+_RUNS = Writes(
+    "",
+    "INSERT INTO job_logs (job_id, revision_id, trigger, status, scheduled_for, idempotency_key)"
+    " SELECT id, 1, 'schedule', 'QUEUED', at, fire_key(id, at) FROM unnest($1::text[]) AS id,"
+    " (SELECT clock_timestamp() AS at OFFSET 0) clock RETURNING id",
+    "UPDATE job_logs r SET status = e.status, worker_id = gen_random_uuid(),"
+    " lease_expires_at = CASE e.status WHEN 'RUNNING' THEN clock_timestamp() END,"
+    " started_at = clock_timestamp(), finished_at = CASE e.status WHEN 'SUCCESS' THEN clock_timestamp() END"
+    " FROM unnest($1::bigint[], $2::text[]) AS e(id, status) WHERE r.id = e.id",
+)
+
+
+async def _floor(dsn: str, count: int, writes: Writes) -> float:
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(
-            "DROP TABLE IF EXISTS floor_runs;"
-            "CREATE TABLE floor_runs (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
-            " job_id text NOT NULL, status text NOT NULL, queued_at timestamptz NOT NULL DEFAULT clock_timestamp(),"
-            " finished_at timestamptz)"
-        )
+        await connection.execute(writes.before)
         begun = time.perf_counter()
-        rows = await connection.fetch(
-            "INSERT INTO floor_runs (job_id, status) SELECT unnest($1::text[]), 'QUEUED' RETURNING id",
-            [f"job-{number}" for number in range(count)],
-        )
+        rows = await connection.fetch(writes.insert, [f"job-{number}" for number in range(count)])
         ids = [row["id"] for row in rows]
         for first in range(0, count, 500):
+            batch = ids[first : first + 500]
             for status in ("RUNNING", "SUCCESS"):
-                await connection.execute(
-                    "UPDATE floor_runs r SET status = e.status, finished_at = clock_timestamp()"
-                    " FROM unnest($1::bigint[], $2::text[]) AS e(id, status) WHERE r.id = e.id",
-                    ids[first : first + 500],
-                    [status] * len(ids[first : first + 500]),
-                )
+                await connection.execute(writes.update, batch, [status] * len(batch))
         return time.perf_counter() - begun
     finally:
         await connection.close()

@@ -29,6 +29,7 @@ def nothing(bench: Bench, size: Size) -> list[Figure]:
     bench.fill(size.due, "NothingThreadJob", prefix="thread")
     secrets = {"user": "hub", "token": "s3cret-0123456789abcdef"}
     bench.fill(size.due, "SecretJob", prefix="secret", secrets=secrets)
+    runs_floor = median(bench.floor_of_runs(size.due) / bench.floor(size.due) for _ in range(size.times))
     hub = bench.start(64)
     kinds: dict[str, list[tuple[Burst, float]]] = {"plain": [], "thread": [], "secret": []}
     for _ in range(size.times):
@@ -45,6 +46,7 @@ def nothing(bench: Bench, size: Size) -> list[Figure]:
         Figure("1", f"{size.due} due: tick to last SUCCESS, in floors", ratio["plain"], "x", 4),
         Figure("1", "the same in seconds (4 floors of this run)", seconds["plain"], "s",
                4 * median(floor for _, floor in kinds["plain"])),
+        Figure("1", "a floor with the table of runs itself, its indexes and checks, in floors", runs_floor, "x", inf),
         Figure("1", "of which until the tick is stored", tick, "s", inf),
         Figure("1", "processor time of the hub, a run", cpu, "us", 100),
         Figure("1", "processor time of its sessions in PostgreSQL, a run",
