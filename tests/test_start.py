@@ -154,7 +154,8 @@ def test_ctrl_c_while_it_loads_says_nothing(tmp_path: Path) -> None:
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(9)"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "connecthub", "check"],
+        # What a shell starts in the background without job control ignores SIGINT, and so would its children.
+        ["env", "--default-signal=INT", sys.executable, "-m", "connecthub", "check"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
         capture_output=True,
         text=True,
