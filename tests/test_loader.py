@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,20 @@ def test_threads_load_at_once_and_a_blocked_import_holds_up_nobody(folder: Folde
         thread.join(10)
     assert len(found) == 8
     assert len(set(found)) == 1
+
+
+def test_first_loads_at_the_same_moment_do_not_hinder_each_other(folder: Folder) -> None:
+    """What Python knows of folders that are gone is dropped before each; here it has much to drop."""
+    loader = folder.loader()
+    handler = f"{folder.write('job', GOOD)}:Good"
+    sys.path_importer_cache.update((str(folder.path / f"gone-{number}"), None) for number in range(3000))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            assert len(set(pool.map(loader.load, [handler] * 6))) == 1
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_package_stays_while_an_import_below_it_is_under_way(folder: Folder) -> None:

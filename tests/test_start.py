@@ -153,9 +153,12 @@ def test_ctrl_c_while_it_loads_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(9)"
     )
+    # What a shell starts in the background without job control ignores SIGINT, and so would its children.
+    with_default = (
+        "import os, signal, sys\nsignal.signal(2, signal.SIG_DFL)\nos.execv(sys.argv[1], sys.argv[1:])"
+    )
     done = subprocess.run(
-        # What a shell starts in the background without job control ignores SIGINT, and so would its children.
-        ["env", "--default-signal=INT", sys.executable, "-m", "connecthub", "check"],
+        [sys.executable, "-c", with_default, sys.executable, "-m", "connecthub", "check"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
         capture_output=True,
         text=True,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from connecthub.clock import boottime
+from connecthub.engine import traces
 from connecthub.engine.mailbox import Mailbox
 from connecthub.engine.outcome import Returned
 
@@ -122,8 +123,7 @@ class PluginLoop:
     def where(self) -> str:
         """The line at which the thread stands."""
         frame = sys._current_frames().get(self.thread.ident or 0)
-        last = traceback.extract_stack(frame)[-1] if frame else None
-        return f"{last.filename}:{last.lineno} in {last.name}" if last else "an unknown line"
+        return traces.last_line(traceback.extract_stack(frame) if frame else traceback.StackSummary())
 
     def _answer(self) -> None:
         self._asked = False

@@ -7,13 +7,14 @@ import contextlib
 import contextvars
 import json
 import logging
+import traceback
 from collections.abc import Coroutine
 from functools import lru_cache
 from typing import Any
 
 from connecthub import failpoints
 from connecthub.clock import boottime
-from connecthub.engine import calls, outcome
+from connecthub.engine import calls, outcome, traces
 from connecthub.engine.calls import Isolated
 from connecthub.engine.child import LOAD_TIMEOUT_S, NotLoaded
 from connecthub.engine.endings import Endings
@@ -141,7 +142,8 @@ class Runner:
         elif isinstance(error, SecretError):
             self._finish(run, outcome.refuse("bad_secret", error, run.masker))
         else:  # a fault of the hub must still end the run, visibly
-            log.error("run %d failed inside the hub: %s", run.claim.id, type(error).__name__)
+            where = traces.last_line(traceback.extract_tb(error.__traceback__))
+            log.error("run %d failed inside the hub: %s at %s", run.claim.id, type(error).__name__, where)
             self._finish(run, outcome.decide(Returned(error=error), None, run.masker, []))
 
     def _withdraw(self, run: HeldRun) -> None:

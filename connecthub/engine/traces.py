@@ -1,4 +1,4 @@
-"""The traceback of foreign code as text."""
+"""Tracebacks as text."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def text_of(error: BaseException) -> str:
         return "".join(traceback.format_exception(error))
     stack = "".join(traceback.format_tb(error.__traceback__))
     return f"{stack}{type(error).__name__}, with {longest} characters in its text or in one that led to it\n"
+
+
+def last_line(stack: traceback.StackSummary) -> str:
+    """Where a stack ends; it holds no secret, as the text of an exception may."""
+    return f"{stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if stack else "an unknown line"
 
 
 def _lengths(error: BaseException) -> Iterator[int]:

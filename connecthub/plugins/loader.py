@@ -13,7 +13,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.abc import SourceLoader
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -25,6 +25,7 @@ from connecthub.plugins.api import BaseJob
 from connecthub.plugins.sources import Sources, commit_of, recorder
 
 _MESSAGE_LIMIT = 300  # characters of a foreign message that a person is shown
+_looking = threading.Lock()
 
 
 class Loader:
@@ -125,7 +126,7 @@ class Loader:
         return any(module_name == name or module_name.startswith(f"{name}.") for name in self.packages)
 
     def _import(self, handler_path: str, module_name: str) -> ModuleType:
-        importlib.invalidate_caches()  # a file written a moment ago must be found
+        _look_anew()
         try:
             return importlib.import_module(module_name)
         except ModuleNotFoundError as error:
@@ -190,7 +191,7 @@ class Loader:
             in_use = not alone or any(other.startswith(f"{name}.") for other in kept)
             if in_use and hasattr(module, "__path__"):
                 continue
-            del sys.modules[name]
+            sys.modules.pop(name, None)  # a failed import in another thread takes it out as well
             parent, _, child = name.rpartition(".")
             package = sys.modules.get(parent)
             if alone and package is not None and vars(package).get(child) is module:
@@ -229,6 +230,14 @@ def one_line(text: str) -> str:
     """`text` with every run of white space as one blank, cut with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= _MESSAGE_LIMIT else f"{line[: _MESSAGE_LIMIT - 1]}…"
+
+
+def _look_anew() -> None:
+    """Let a file be found that was written a moment ago."""
+    # Each deletes what it listed and fails where another was faster (CPython's PathFinder.invalidate_caches):
+    # one at a time here; what a plugin does of the kind meanwhile only leaves a part of this undone.
+    with _looking, suppress(KeyError):
+        importlib.invalidate_caches()
 
 
 def _source(module_name: str) -> str:

@@ -97,3 +97,22 @@ def test_a_hub_says_which_files_have_changed_since_it_loaded_them(rig: Rig, plug
     (plugged / "job.py").unlink()
     rig.until(lambda: changed() == ["plugged.helper", "plugged.job"])
     assert json.loads(rig.wait(rig.run("a"))["result"]) == {"says": "old"}
+
+
+def test_what_fails_inside_the_hub_is_logged_with_its_place(
+    hub: Rig, plugged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here a class does not even say how it wants to be run; its words stay out of the hub's log."""
+    (plugged / "job.py").write_text(
+        "from connecthub.plugins import BaseJob\n"
+        "class Kind(type(BaseJob)):\n"
+        "    @property\n"
+        "    def isolation(cls): raise RuntimeError('canary-1b7')\n"
+        "class AnyJob(BaseJob, metaclass=Kind):\n"
+        "    def run(self, params, secrets): pass\n"
+    )
+    hub.job("a", "plugged.job:AnyJob")
+    row = hub.wait(hub.run("a"))
+    assert (row["status"], row["reason"]) == ("FAILURE", "exception") and "canary-1b7" in row["message"]
+    assert f"failed inside the hub: RuntimeError at {plugged / 'job.py'}:4 in isolation" in caplog.text
+    assert "canary-1b7" not in caplog.text

@@ -19,7 +19,9 @@ import pytest
 
 from connecthub.clock import boottime
 from connecthub.engine.spool import Spool
+from connecthub.storage import runs
 from connecthub.storage.late import LateReturn
+from connecthub.storage.runs import Ending
 from tests.engine import sample_jobs
 from tests.engine.conftest import Rig
 
@@ -107,6 +109,22 @@ def test_the_next_start_stores_what_the_last_hub_left(
     file.write_bytes(left)  # replayed once more, by a hub that died before it could delete the file
     hub.until(lambda: not spool(hub))
     assert dict(hub.row(run_id)) == dict(row)
+
+
+def test_of_many_large_ends_that_a_hub_left_all_are_stored_a_few_at_a_time(rig: Rig) -> None:
+    for number in range(4):
+        rig.job(f"job-{number}", "CountedJob")
+        rig.run(f"job-{number}")
+    dead = uuid4()
+    ids = [claim.id for claim in rig.do(runs.claim(rig.db, dead, 60, 4))]
+    left = Spool(rig.settings.data_dir / "spool", dead)
+    left.write([Ending(run_id, "SUCCESS", run_log="x" * 400_000) for run_id in ids])
+    left.close()
+    rig.start_hub()
+    rig.until(lambda: not spool(rig))
+    assert {rig.row(run_id)["status"] for run_id in ids} == {"SUCCESS"}
+    together = rig.sql("SELECT count(*) FROM job_logs GROUP BY xmin")
+    assert [row["count"] for row in together] == [2, 2]
 
 
 def test_a_living_hubs_file_is_its_own(hub: Rig, outage: Outage) -> None:

@@ -200,8 +200,12 @@ def test_runs_of_one_job_follow_each_other_unless_overlap_is_allowed(rig: Rig) -
 
 
 @pytest.mark.parametrize(
-    "mode", ["EXCLUSIVE", "ACCESS EXCLUSIVE"]
-)  # it waits for Jobs, or for its first look
+    "mode",
+    [
+        pytest.param("EXCLUSIVE", id="that waits for Jobs"),
+        pytest.param("ACCESS EXCLUSIVE", id="that waits for its first look"),
+    ],
+)
 def test_a_tick_that_the_stop_of_its_hub_breaks_off_is_no_error(
     rig: Rig, caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
