@@ -27,12 +27,13 @@ log = logging.getLogger(__name__)
 _FIRST_BATCH = 100  # its runs begin while the others are planned
 _BATCH = 1000
 _AGAIN_S = (0.05, 0.2, *[1.0] * 20)  # after so long Jobs that another session holds are looked at again
+_EARLY = timedelta(milliseconds=2)  # asyncio's timers come as late as that; a loop that goes round does not
 _STEP_S = 0.5
 _LOOK_S = 5
 
 
 class DatabaseMinute(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """Fires at second 0 of each minute by the database's clock, `offset` ahead of this machine's."""
+    """Fires right before each minute mark of the database's clock, `offset` ahead of this machine's."""
 
     def __init__(self) -> None:
         self.offset = timedelta(0)
@@ -45,10 +46,17 @@ class DatabaseMinute(BaseTrigger):  # type: ignore[misc]  # APScheduler has no t
         self.offset = min(max(self.offset, moment - answered), moment - asked)
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
-        """The next minute mark after `now`, in this machine's time."""
-        there = now.astimezone(UTC) + self.offset
+        """Right before a minute mark, but after `now`, in this machine's time."""
+        there = now.astimezone(UTC) + self.offset + _EARLY
         mark = there.replace(second=0, microsecond=0) + timedelta(minutes=1)
-        return mark - self.offset
+        return mark - self.offset - _EARLY
+
+    async def begins(self) -> None:
+        """Return at the minute mark, where it is that close."""
+        there = datetime.now(UTC) + self.offset
+        while (there + _EARLY).minute != there.minute:
+            await asyncio.sleep(0)
+            there = datetime.now(UTC) + self.offset
 
 
 class Ticker:
@@ -132,8 +140,9 @@ class Ticker:
 
     async def tick_once(self) -> None:
         """Turn everything that is due by the database's clock into runs."""
+        await self._minute.begins()
         early = 0.0
-        while early < 1:  # it may come just before the mark
+        while early < 1:  # it may come just before the mark, as far as the database's clock is not known
             await asyncio.sleep(early)
             asked = boottime()
             moment, is_due = await self._look()

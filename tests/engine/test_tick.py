@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -241,7 +242,21 @@ def test_the_clock_of_the_database_lies_between_question_and_answer() -> None:
     assert minute.offset == known
     minute.learn(here, here - ahead, here + ms)  # another server, or its clock was set
     assert abs(minute.offset + ahead) <= ms
-    assert minute.get_next_fire_time(None, here) == here - minute.offset
+    aim = minute.get_next_fire_time(None, here)
+    assert timedelta(0) < here - minute.offset - aim < 5 * ms
+    for late in (0 * ms, ms, 3 * ms):  # each mark is aimed at once
+        assert minute.get_next_fire_time(aim, aim + late) == aim + timedelta(minutes=1)
+
+
+def test_a_tick_that_is_right_before_its_mark_waits_for_it() -> None:
+    async def begins() -> datetime:
+        minute = DatabaseMinute()
+        mark = datetime(2026, 11, 28, tzinfo=UTC)
+        minute.offset = mark - timedelta(milliseconds=1.9) - datetime.now(UTC)
+        await minute.begins()
+        return datetime.now(UTC) + minute.offset
+
+    assert asyncio.run(begins()) >= datetime(2026, 11, 28, tzinfo=UTC)
 
 
 def test_missed_fire_times_of_a_job_are_queued_in_their_order(dsn: str, rig: Rig) -> None:
