@@ -51,6 +51,7 @@ class Metrics:
         self.lost = Counter("connecthub_lost_leases", "Runs that this hub found LOST.", registry=registry)
         self.duration = self._seconds("run_duration", "From the begin of the plugin to its end.")
         self.start_delay = self._seconds("start_delay", "From when a run was due to the begin of its plugin.")
+        self.claim = self._seconds("claim", "From a question for runs to its answer.")
         self.tick = self._seconds("tick_lag", "From the minute mark to the end of its tick.")
         self.loop_lag = self._seconds("loop_lag", "How late the hub's event loop came round.")
         self.retention = Counter(

@@ -38,6 +38,7 @@ def test_what_a_hub_has_done_and_does(tmp_path: Path) -> None:
     assert figures["connecthub_runs_past_their_end"] == 1 == figures["connecthub_places_taken"]
     assert figures["connecthub_start_delay_seconds_count"] == 3 == figures["connecthub_starts_total"]
     assert figures["connecthub_start_delay_seconds_sum"] < 3
+    assert figures["connecthub_claim_seconds_count"] >= 3 > figures["connecthub_claim_seconds_sum"] > 0
     assert figures["connecthub_queue_depth"] == 0 and figures["connecthub_tick_age_seconds"] < 60
     assert figures["connecthub_paused"] == 0 and "connecthub_build_info{" in text
     assert figures["connecthub_retention_age_seconds"] < 60 and "connecthub_retention_rows_total" in text

@@ -14,6 +14,7 @@ from connecthub.engine.held import HeldRun, HeldRuns
 from connecthub.engine.looper import cancel
 from connecthub.engine.pool import Pool
 from connecthub.engine.runner import Runner
+from connecthub.metrics import Metrics
 from connecthub.storage import revisions, runs
 from connecthub.storage.database import UNAVAILABLE, Database
 from connecthub.storage.revisions import Definition
@@ -35,13 +36,21 @@ class Dispatcher:
     """
 
     def __init__(
-        self, db: Database, pool: Pool, runner: Runner, held: HeldRuns, endings: Endings, lease_s: float
+        self,
+        db: Database,
+        pool: Pool,
+        runner: Runner,
+        held: HeldRuns,
+        endings: Endings,
+        metrics: Metrics,
+        lease_s: float,
     ) -> None:
         self._db = db
         self._pool = pool
         self._runner = runner
         self._held = held
         self._endings = endings
+        self._metrics = metrics
         self._lease_s = lease_s
         self._wake = asyncio.Event()
         self._definitions: OrderedDict[int, Definition] = OrderedDict()
@@ -142,6 +151,7 @@ class Dispatcher:
         self.claims_begun += 1
         try:
             claims = await runs.claim(self._db, self._held.worker_id, self._lease_s, places, above, behind)
+            self._metrics.claim.observe(boottime() - begun)
             if claims:
                 failpoints.passing("claim.after_answer")
             self.adopt(claims, begun + self._lease_s)

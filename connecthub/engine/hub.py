@@ -67,7 +67,9 @@ class Hub:
         runner = Runner(
             db, vault, loader, self._pool, self.held, self._endings, metrics, settings.pool.timeout_s
         )
-        self._dispatcher = Dispatcher(db, self._pool, runner, self.held, self._endings, self._lease_s)
+        self._dispatcher = Dispatcher(
+            db, self._pool, runner, self.held, self._endings, metrics, self._lease_s
+        )
         self._leases = Leases(db, self.held, self._dispatcher, metrics, self._lease_s)
         self._ticker = Ticker(db, metrics, on_queued=self._queued)
         self._retention = Retention(db, self.held.worker_id, settings.retention, metrics)
