@@ -312,6 +312,71 @@ def test_first_loads_at_the_same_moment_do_not_hinder_each_other(folder: Folder)
         sys.setswitchinterval(before)
 
 
+def loading(loader: Loader, module: str) -> tuple[threading.Thread, list[Any]]:
+    """A thread that loads the class `Good` of a module, and what came of that."""
+    found: list[Any] = []
+
+    def load() -> None:
+        try:
+            found.append(loader.load(f"{module}:Good"))
+        except HandlerError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    return thread, found
+
+
+def waiting_for(signal_file: Path) -> str:
+    return f"import os, time\nwhile not os.path.exists({str(signal_file)!r}): time.sleep(0.01)\n"
+
+
+def test_two_modules_that_their_package_imports_load_at_once(folder: Folder) -> None:
+    loader = folder.loader()
+    go = folder.path / "go"
+    inner = folder.path / folder.package / "inner"
+    inner.mkdir(parents=True)
+    (inner / "__init__.py").write_text("from .a import Good as A\nfrom .b import Good as B\n")
+    (inner / "client.py").touch()
+    good = "from . import client\n" + textwrap.dedent(GOOD)
+    (inner / "a.py").write_text(waiting_for(go) + good)
+    (inner / "b.py").write_text(good)
+    name = f"{folder.package}.inner"
+    first, of_first = loading(loader, f"{name}.a")
+    while f"{name}.a" not in sys.modules:
+        time.sleep(0.01)
+    second, of_second = loading(loader, f"{name}.b")
+    while not waits_for_an_import(second):
+        time.sleep(0.01)
+    go.touch()
+    first.join(10)
+    second.join(10)
+    assert [isinstance(one, type) for one in (*of_first, *of_second)] == [True, True], (of_first, of_second)
+
+
+def waits_for_an_import(thread: threading.Thread) -> bool:
+    """Whether it stands at the lock of a module."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and "importlib" in frame.f_code.co_filename and frame.f_code.co_name == "acquire"
+
+
+def test_a_failure_leaves_what_a_load_at_the_same_time_has_ended_with(folder: Folder) -> None:
+    loader = folder.loader()
+    go = folder.path / "go"
+    shared = folder.write("shared", "WORD = 1")
+    bad = folder.write("bad", f"import {shared}\n{waiting_for(go)}1/0")
+    uses = textwrap.dedent(GOOD).replace('{"hello": 1}', f"{shared}.WORD")
+    good = folder.write("good", f"import {shared}\n{uses}")
+    failing, of_failing = loading(loader, bad)
+    while bad not in sys.modules:
+        time.sleep(0.01)
+    loading(loader, good)[0].join(10)
+    go.touch()
+    failing.join(10)
+    assert isinstance(of_failing[0], HandlerError)
+    assert loader.load(f"{good}:Good")().run({}, {}) == 1
+
+
 def test_a_package_stays_while_an_import_below_it_is_under_way(folder: Folder) -> None:
     loader = folder.loader()
     wait = "import os, time\nwhile not os.path.exists({!r}): time.sleep(0.01)\n"

@@ -44,7 +44,8 @@ class RunLog:
         self.changes = 0
         self.warnings: list[str] = []
         self._warning_chars = 0
-        self._lock = threading.Lock()
+        # One that this thread may hold already: the collector may free what prints as it goes, at any point.
+        self._lock = threading.RLock()
         self._head = bytearray()
         self._tail = bytearray()
         self._cut = False  # the head is full
@@ -83,7 +84,7 @@ class RunLog:
     def _keep(self, line: str) -> None:
         data = line.encode("utf-8", "backslashreplace")
         if not self._cut:
-            room = HEAD_BYTES - len(self._head)
+            room = max(HEAD_BYTES - len(self._head), 0)
             first = data if len(data) <= room else data[:room].decode("utf-8", "ignore").encode()
             self._head += first
             data = data[len(first) :]

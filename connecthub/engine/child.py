@@ -257,8 +257,9 @@ def _environ() -> dict[str, str]:
     """The hub's own, without what may hold its secrets."""
     return {
         name: value
-        for name, value in os.environ.items()
+        for name in list(os.environ)
         if not name.upper().startswith("CONNECTHUB_") and name != "PGPASSWORD"
+        if (value := os.environ.get(name)) is not None  # a plugin may take one out meanwhile
     }
 
 

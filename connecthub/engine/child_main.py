@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -36,7 +37,9 @@ class Link:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._sending = threading.Lock()
+        self._unsent: deque[bytes] = deque()
+        self._sending = threading.RLock()
+        self._is_sending = False
         self._unpacker = Unpacker()
         self.begin = threading.Event()
         self.masked = threading.Semaphore(0)
@@ -44,10 +47,18 @@ class Link:
         self.on_cancel: Callable[[], None] = lambda: None
 
     def send(self, message: dict[str, Any]) -> None:
-        """Waits while the hub has not read what was sent before. May be called in any thread."""
-        data = pack(message)
+        """Waits while the hub has not read what was sent before. May be called in any thread.
+
+        And by a handler of signals that comes while its own thread is sending: that one then sends for both.
+        """
+        self._unsent.append(pack(message))
         with self._sending:
-            self._control.sendall(data)
+            while self._unsent and not self._is_sending:
+                self._is_sending = True
+                try:
+                    self._control.sendall(self._unsent.popleft())
+                finally:
+                    self._is_sending = False
 
     def request(self) -> dict[str, Any]:
         """The first message."""

@@ -46,6 +46,7 @@ class Endings:
         self._on_stored = on_stored
         self._waiting: dict[_Key, tuple[Unstored, float]] = {}  # since when, on the boot clock
         self._spooled: set[_Key] = set()
+        self._spooling = asyncio.Lock()
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -71,6 +72,10 @@ class Endings:
 
     async def spool_once(self, after_s: float = _SPOOL_AFTER_S) -> None:
         """Put on disk what has waited longer than `after_s`; clear the disk once all is stored."""
+        async with self._spooling:
+            await self._spool_what_waits(after_s)
+
+    async def _spool_what_waits(self, after_s: float) -> None:
         now = boottime()
         waiting = [
             ending
@@ -106,7 +111,8 @@ class Endings:
             await self.spool_once(after_s=0)
         except OSError as error:
             log.error("%d ends of runs could not be stored: %s", len(self._waiting), error)
-        self._spool.close()
+        async with self._spooling:
+            self._spool.close()
 
     async def _storing(self) -> None:
         failures = 0

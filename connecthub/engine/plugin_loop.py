@@ -105,6 +105,7 @@ class PluginLoop:
         for call in list(self._pending):
             # Whoever takes it out of the dict, here or in `_run`, has it: one dict operation is atomic.
             if self._pending.pop(call, self) is None:
+                call.context = call.context.copy()  # this loop's task enters the old one, to find it gone
                 stolen.append(call)
         return stolen
 
@@ -133,10 +134,11 @@ class PluginLoop:
         self._done.deliver()
 
     def _begin_soon(self, call: Call) -> None:
+        context = call.context  # before the look: whoever takes the call away changes it then
         if call not in self._pending:
             return  # another loop has it
         # Not by the loop's task factory, which a plugin may have set. It is the call's once it begins.
-        asyncio.Task(self._run(call), loop=self.loop, context=call.context)
+        asyncio.Task(self._run(call), loop=self.loop, context=context)
 
     def _cancel(self, call: Call) -> None:
         if self._pending.pop(call, self) is None:
@@ -145,9 +147,10 @@ class PluginLoop:
             call.task.cancel()
 
     async def _run(self, call: Call) -> None:
+        self.running[call] = None  # before it is no longer pending: a loop with neither is ended
         if self._pending.pop(call, self) is not None:
+            del self.running[call]
             return  # another loop has it
-        self.running[call] = None
         call.task = asyncio.current_task()
         try:
             returned = Returned(await call.function())

@@ -46,8 +46,8 @@ class DatabaseMinute(BaseTrigger):  # type: ignore[misc]  # APScheduler has no t
         self.offset = min(max(self.offset, moment - answered), moment - asked)
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
-        """Right before a minute mark, but after `now`, in this machine's time."""
-        there = now.astimezone(UTC) + self.offset + _EARLY
+        """Right before the next minute mark; once one was aimed at, before the one after it."""
+        there = now.astimezone(UTC) + self.offset + (_EARLY if previous else timedelta(0))
         mark = there.replace(second=0, microsecond=0) + timedelta(minutes=1)
         return mark - self.offset - _EARLY
 

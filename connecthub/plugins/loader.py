@@ -8,14 +8,12 @@ file.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.abc import SourceLoader
-from importlib.machinery import PathFinder
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -23,6 +21,7 @@ from typing import Any
 from connecthub.errors import HandlerError
 from connecthub.plugins.api import BaseJob
 from connecthub.plugins.sources import Sources, commit_of, recorder
+from connecthub.plugins.unimported import says_process, source_of
 
 _MESSAGE_LIMIT = 300  # characters of a foreign message that a person is shown
 _looking = threading.Lock()
@@ -44,6 +43,7 @@ class Loader:
         self._sources = Sources(self._allowed)
         self._lock = threading.Lock()
         self._loading = 0
+        self._begun = 0
         if str(self.path) not in sys.path:
             sys.path.insert(0, str(self.path))
 
@@ -94,7 +94,7 @@ class Loader:
         """
         module_name, class_name = self._split(handler_path)
         try:
-            return _says_process(_source(module_name), class_name)
+            return says_process(source_of(module_name), class_name)
         except Exception:  # what is wrong with the module is for `load` to say
             return False
 
@@ -128,7 +128,11 @@ class Loader:
     def _import(self, handler_path: str, module_name: str) -> ModuleType:
         _look_anew()
         try:
-            return importlib.import_module(module_name)
+            # From the outermost package in: Python begins a module while another thread still imports its
+            # package, and the two may then wait for each other.
+            for name in accumulate(module_name.split("."), "{}.{}".format):
+                module = importlib.import_module(name)
+            return module
         except ModuleNotFoundError as error:
             missing = error.name or ""
             if missing and f"{module_name}.".startswith(f"{missing}."):
@@ -163,7 +167,9 @@ class Loader:
     def _forget_on_failure(self, module_name: str) -> Iterator[None]:
         """If the block raises, drop the modules of the allowed packages that its thread imported."""
         with self._lock:
+            was_alone = not self._loading
             self._loading += 1
+            self._begun = begun = self._begun + 1
         failed = True
         try:
             with recorder.recording(self._allowed) as imported:
@@ -174,19 +180,19 @@ class Loader:
             with self._lock:
                 self._loading -= 1
                 if failed:
-                    self._forget({*imported, module_name})
+                    self._forget({*imported, module_name}, was_alone and begun == self._begun)
 
-    def _forget(self, names: set[str]) -> None:
+    def _forget(self, names: set[str], alone: bool) -> None:
         """Drop `names` from sys.modules and from their packages, as far as nobody else may hold on to them.
 
-        While another load is under way packages stay, because an import below them needs them, and so do the
-        attributes by which `import pkg.mod` reaches a module. A package with other modules below it stays.
+        Where other loads went on meanwhile packages stay, because an import below them needs them, and so do
+        the attributes by which `import pkg.mod` reaches a module. A package with other modules below it
+        stays, and so does what another thread has begun to import anew.
         """
-        alone = self._loading == 0
         kept = [name for name in list(sys.modules) if name not in names]
         for name in names:
             module = sys.modules.get(name)
-            if module is None:
+            if module is None or getattr(getattr(module, "__spec__", None), "_initializing", False):
                 continue
             in_use = not alone or any(other.startswith(f"{name}.") for other in kept)
             if in_use and hasattr(module, "__path__"):
@@ -238,46 +244,6 @@ def _look_anew() -> None:
     # one at a time here; what a plugin does of the kind meanwhile only leaves a part of this undone.
     with _looking, suppress(KeyError):
         importlib.invalidate_caches()
-
-
-def _source(module_name: str) -> str:
-    """The text of a module, found as an import would find it, but without importing its packages."""
-    package, _, _ = module_name.rpartition(".")
-    path = _search_locations(package) if package else None
-    spec = PathFinder.find_spec(module_name, path)
-    loader = spec.loader if spec else None
-    return (loader.get_source(module_name) if isinstance(loader, SourceLoader) else None) or ""
-
-
-def _search_locations(package: str) -> Sequence[str]:
-    parent, _, _ = package.rpartition(".")
-    spec = PathFinder.find_spec(package, _search_locations(parent) if parent else None)
-    return (spec.submodule_search_locations if spec else None) or []
-
-
-def _says_process(source: str, class_name: str) -> bool:
-    """Whether the last class of that name in `source` sets `isolation = "process"`."""
-    found = False
-    for node in ast.parse(source).body if "isolation" in source else []:
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            found = any(map(_is_process, node.body))
-    return found
-
-
-def _is_process(statement: ast.stmt) -> bool:
-    targets: list[ast.expr] = []
-    if isinstance(statement, ast.Assign):
-        targets = statement.targets
-    elif isinstance(statement, ast.AnnAssign):
-        targets = [statement.target]
-    else:
-        return False
-    names = [target.id for target in targets if isinstance(target, ast.Name)]
-    return (
-        "isolation" in names
-        and isinstance(statement.value, ast.Constant)
-        and statement.value.value == "process"
-    )
 
 
 def _complaint(found: Any, module_name: str, class_name: str) -> str | None:

@@ -31,7 +31,7 @@ class Masker:
     __slots__ = ("_forms", "_known", "_lock", "_longest", "_new", "_whole")
 
     def __init__(self, secrets: dict[str, Any]) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what the collector frees may print, which masks, at any point
         self._new: list[str] = []  # values whose forms are not made yet
         self._known: set[str] = set()
         self._whole: set[str] = set()  # short values
@@ -125,20 +125,15 @@ class Masker:
     def _learn(self) -> None:
         """Makes the forms of the values that are new."""
         with self._lock:
-            forms = dict.fromkeys(self._forms)
-            for value in self._new:
-                for part in _parts(value):
-                    if part in self._known:
-                        continue
-                    self._known.add(part)
-                    if len(part) < _SHORTEST:
-                        self._whole.add(part)
-                    else:
-                        forms.update(dict.fromkeys(spellings(part)))
-            self._forms = tuple(forms)
+            new = list(self._new)
+            parts = {part for value in new for part in _parts(value)} - self._known
+            forms = [form for part in parts if len(part) >= _SHORTEST for form in spellings(part)]
+            self._whole.update(part for part in parts if len(part) < _SHORTEST)
+            self._forms = tuple(dict.fromkeys((*self._forms, *forms)))
             self._longest = max(map(len, self._forms), default=0)
+            self._known |= parts
             # Last, and a new list: a thread that finds it empty uses forms that are complete.
-            self._new = []
+            self._new = self._new[len(new) :]
 
 
 def _leaves(value: object) -> Iterator[str]:

@@ -175,3 +175,14 @@ class BadValueJob(ProcessJob):
 
     def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
         return {"at": object()}
+
+
+class AlarmJob(ProcessJob):
+    """Prints at each alarm, wherever it is: also where it is sending what it has logged."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        signal.signal(signal.SIGALRM, lambda number, frame: print("alarm"))
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        for _ in range(2000):
+            log.info("x" * 2000)
+        signal.setitimer(signal.ITIMER_REAL, 0)

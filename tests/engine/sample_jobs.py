@@ -73,11 +73,11 @@ class WaitJob(BaseJob):
 
 
 class BlockJob(BaseJob):
-    """Blocks its event loop until it is released."""
+    """Blocks its event loop until it is released, or for so many seconds."""
 
     async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
         begun.set()
-        released.wait(60)
+        released.wait(params.get("seconds", 60))
 
 
 class FactoryJob(BaseJob):

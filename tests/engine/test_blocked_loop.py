@@ -72,3 +72,16 @@ def test_a_plugin_cannot_say_how_the_tasks_of_others_are_made(loaded: Rig) -> No
     loaded.job("factory", "FactoryJob")
     loaded.wait(loaded.run("factory"))
     assert loaded.wait(loaded.run("echoes"))["status"] == "SUCCESS"
+
+
+def test_what_moved_and_blocks_again_does_not_disturb_the_loop_that_it_left(
+    loaded: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The task that it left behind finds it gone while it is in the middle of something."""
+    loaded.do(requests.set_paused(loaded.db, True, actor=SOMEBODY))
+    first, second = loaded.run("blocks", seconds=3), loaded.run("blocks")  # one claim takes both
+    loaded.do(requests.set_paused(loaded.db, False, actor=SOMEBODY))
+    loaded.wait(first)
+    sample_jobs.released.set()
+    assert loaded.wait(second)["status"] == "SUCCESS"
+    assert "left on its event loop" not in caplog.text

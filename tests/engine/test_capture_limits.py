@@ -6,11 +6,13 @@ The flood is 64 MB and not a gigabyte, for the sake of the fast tier: memory is 
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import logging
 import resource
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +20,9 @@ from typing import Any
 
 import pytest
 
-from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES, capturing
+from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES, RunLog, capturing
 from connecthub.run_log import TRUNCATED
+from connecthub.security.redaction import Masker
 from tests.engine import sample_jobs
 from tests.engine.conftest import Rig
 
@@ -209,3 +212,34 @@ def test_a_stream_may_end_after_the_one_it_stands_for(monkeypatch: pytest.Monkey
     sys.stdout.close()
     stream.close()  # as the interpreter does with what is left
     assert stream.closed
+
+
+def test_what_prints_as_it_is_collected_does_not_stop_its_thread() -> None:
+    """The collector comes at any point, and so where the thread holds the lock of its log."""
+    masker = Masker({"token": SECRET})
+    run_log = RunLog(masker)
+
+    class Farewell:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            run_log.add("INFO", "farewell", SECRET, 0.0)
+
+    def log() -> None:
+        for number in range(400):
+            gc.set_threshold(1 + number % 50)
+            Farewell()
+            masker.add(f"another-secret-{number}")
+            run_log.add("INFO", "log", f"one\ntwo\nanother-secret-{number}", 0.0)
+
+    thread = threading.Thread(target=log, daemon=True)
+    before = gc.get_threshold()
+    try:
+        thread.start()
+        thread.join(20)
+    finally:
+        gc.set_threshold(*before)
+    assert not thread.is_alive()
+    text = run_log.text()
+    assert "secret" not in text and SECRET not in text and text.count("farewell: ***") > 100

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from connecthub.engine import child
 from connecthub.engine.capture import HEAD_BYTES, TAIL_BYTES
 from connecthub.plugins.loader import Loader
 from connecthub.storage import requests
@@ -244,3 +246,30 @@ def test_only_what_says_so_is_isolated(tmp_path: Path) -> None:
     assert not loader.is_isolated(f"{HANDLERS}:WaitJob"), "its base says so, which only an import can tell"
     assert not loader.is_isolated("connecthub.plugins.api:BaseJob")
     assert not loader.is_isolated("tests.nowhere.at_all:AnyJob")
+
+
+def test_a_handler_of_signals_may_print_while_the_plugin_does(hub: Rig) -> None:
+    hub.job("a", f"{HANDLERS}:AlarmJob", timeout_s=20)
+    row = hub.wait(hub.run("a"))
+    assert row["status"] == "SUCCESS" and "alarm" in row["run_log"]
+
+
+def test_a_variable_that_goes_while_a_child_is_started_harms_nobody() -> None:
+    def come_and_go() -> None:
+        while not over.is_set():
+            for number in range(50):
+                os.environ[f"COMES_AND_GOES_{number}"] = "1"
+            for number in range(50):
+                del os.environ[f"COMES_AND_GOES_{number}"]
+
+    over, before = threading.Event(), sys.getswitchinterval()
+    thread = threading.Thread(target=come_and_go)
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(300):
+            assert "PATH" in child._environ()
+    finally:
+        over.set()
+        thread.join()
+        sys.setswitchinterval(before)
