@@ -1,15 +1,18 @@
 """`python -m tests.benchmarks [ROW ...]`: the table of docs/performance.md, measured here and now.
 
-Rows: nothing old peers waits ticks now long idle admin pages logs hubs sick, all of them without a name. `--due` Jobs
-on one mark, medians of `--times`, `--seconds` where a row lasts; `--full` takes the million Jobs, the ten
-million runs and the ten minutes of the goals. A wrong result is an error; a missed goal is only shown.
+Rows: nothing parts old peers waits ticks now long idle admin pages logs hubs sick, all of them without a name. `--due`
+Jobs on one mark, medians of `--times`, `--seconds` where a row lasts; `--full` takes the million Jobs, the ten
+million runs and the ten minutes of the goals. A wrong result is an error; a missed goal is only shown. The figures
+are in benchmarks.json afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,13 +20,14 @@ from dataclasses import asdict
 from math import isinf
 from pathlib import Path
 
-from tests.benchmarks import bursts, long, peers, people, ticks
+from tests.benchmarks import bursts, long, parts, peers, people, sick, ticks
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import HEAD, Figure, Size
 
 ROWS: dict[str, Callable[[Bench, Size], list[Figure]]] = {
     "nothing": bursts.nothing,
-    "old": bursts.old,
+    "parts": parts.parts,
+    "old": peers.old,
     "peers": peers.peers,
     "waits": bursts.waits,
     "ticks": ticks.ticks,
@@ -34,7 +38,7 @@ ROWS: dict[str, Callable[[Bench, Size], list[Figure]]] = {
     "pages": people.pages,
     "logs": long.logs,
     "hubs": long.hubs,
-    "sick": long.sick,
+    "sick": sick.sick,
 }
 
 
@@ -46,30 +50,45 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=Size.times)
     parser.add_argument("--seconds", type=int, default=Size.seconds)
     parser.add_argument("--full", action="store_true")
-    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), metavar="FILE")
     args = parser.parse_args()
     size = Size(args.due, args.times, args.seconds, args.full)
     figures: list[Figure] = []
+    servers: set[str] = set()
     print(HEAD, flush=True)
     for name in args.rows or ROWS:
         with tempfile.TemporaryDirectory() as folder, Bench(Path(folder)) as bench:
+            servers.add(bench.value("SHOW server_version"))
             for figure in ROWS[name](bench, size):
                 figures.append(figure)
                 print(figure, flush=True)
-        if args.json:
-            _write(args.json, size, figures)
+        _write(args.json, size, servers, figures)
     goals = [figure.is_met for figure in figures if not isinf(figure.goal)]
     print(f"{sum(goals)} of {len(goals)} goals met", file=sys.stderr)
 
 
-def _write(path: Path, size: Size, figures: list[Figure]) -> None:
-    """What has been measured so far."""
-    machine = {"python": platform.python_version(), "machine": platform.machine(), "size": asdict(size)}
-    shown = [
-        {**asdict(figure), "goal": None if isinf(figure.goal) else figure.goal, "is_met": figure.is_met}
-        for figure in figures
-    ]
-    path.write_text(json.dumps({**machine, "figures": shown}, indent=2) + "\n")
+def _write(path: Path, size: Size, servers: set[str], figures: list[Figure]) -> None:
+    """What has been measured so far, and with what."""
+    where = {
+        "commit": _git("rev-parse", "HEAD"),
+        "changed": _git("status", "--porcelain"),
+        "python": platform.python_version(),
+        "postgresql": sorted(servers),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "size": asdict(size),
+    }
+    shown = []
+    for figure in figures:
+        has_goal = not isinf(figure.goal)
+        ratio = figure.value / figure.goal if has_goal else None
+        goal = {"goal": figure.goal if has_goal else None, "ratio": ratio, "is_met": figure.is_met}
+        shown.append({**asdict(figure), **goal})
+    path.write_text(json.dumps({**where, "figures": shown}, indent=2) + "\n")
+
+
+def _git(*command: str) -> str:
+    return subprocess.run(["git", *command], stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import asyncpg
+import httpx
 
 from tests.faults.stage import Hub, Stage
 
@@ -46,21 +48,20 @@ class Bench(Stage):
         *,
         prefix: str = "job",
         cron: str = EACH_MINUTE,
-        secrets: dict[str, Any] | None = None,
+        secrets: Callable[[int], dict[str, Any]] | None = None,
     ) -> None:
-        """Insert `count` Jobs, due at the next minute mark by `cron`."""
-        secret = self.vault.encrypt(secrets) if secrets else None
+        """Insert `count` Jobs, due at the next minute mark by `cron`; `secrets` are those of the Job of a number."""
         for first in range(1, count + 1, _CHUNK):  # a statement may take a minute at most
+            numbers = range(first, min(count, first + _CHUNK - 1) + 1)
             self.sql(
                 "INSERT INTO jobs (id, cron_expr, timezone, handler_path, public_cfg, secret_cfg)"
-                " SELECT $1 || '-' || n, $2, 'UTC', $3, $4::jsonb, $5 FROM generate_series($6::int, $7::int) AS n",
+                " SELECT $1 || '-' || n, $2, 'UTC', $3, $4::jsonb, secret FROM unnest($5::int[], $6::text[]) AS j(n, secret)",
                 prefix,
                 cron,
                 f"{JOBS}:{handler}",
                 json.dumps(params or {}),
-                secret,
-                first,
-                min(count, first + _CHUNK - 1),
+                list(numbers),
+                [self.vault.encrypt(secrets(number)) if secrets else None for number in numbers],
             )
             self._plan(prefix, first)
 
@@ -96,14 +97,15 @@ class Bench(Stage):
 
         self.do(work())
 
-    def queue(self, count: int) -> None:
-        """Queue runs of all Jobs in turn, as people would, and tell the hubs."""
+    def queue(self, count: int, prefix: str = "") -> None:
+        """Queue runs of all Jobs, or of those of one prefix, in turn, as people would, and tell the hubs."""
         self.sql(
             "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key)"
             " SELECT j.id, j.revision_id, 'api', 'QUEUED', j.id || ':run:' || gen_random_uuid()"
-            " FROM (SELECT *, row_number() OVER () AS turn, count(*) OVER () AS jobs FROM jobs) j,"
+            " FROM (SELECT *, row_number() OVER () AS turn, count(*) OVER () AS jobs FROM jobs WHERE id LIKE $2 || '%') j,"
             " LATERAL generate_series(j.turn, $1::int, j.jobs)",
             count,
+            prefix,
         )
         self.sql("SELECT pg_notify('connecthub', 'run')")
 
@@ -121,23 +123,30 @@ class Bench(Stage):
     def burst(self, hub: Hub, mark: datetime, count: int) -> Burst:
         """Wait for the runs of the fire time `mark`, and look at them once all have ended."""
         self.sleep_until(mark, -0.5)
-        cpu, server = cpu_seconds(hub.process.pid), self._server_seconds()
-        last = self._last_run() + count
+        cpu, server = cpu_seconds(hub.process.pid), self.server_seconds()
+        starts, last = self.starts(), self._last_run() + count
         self.sleep_until(mark, 0.3)
         self.until(lambda: self._last_run() >= last, 300)
         self.settle(120)
-        used, server = cpu_seconds(hub.process.pid) - cpu, self._server_seconds() - server
+        used, server = cpu_seconds(hub.process.pid) - cpu, self.server_seconds() - server
         row = self.sql(
             "SELECT count(*) AS runs, count(*) FILTER (WHERE status = 'SUCCESS') AS good,"
             " max(queued_at) AS ticked, max(finished_at) AS ended FROM job_logs"
             " WHERE scheduled_for = $1 AND status <> 'SKIPPED'",
             mark,
         )[0]
-        if row["runs"] != count or row["good"] != count:
-            raise AssertionError(f"{count} runs were due, {row['runs']} are there, {row['good']} succeeded")
+        started = self.starts() - starts
+        if not row["runs"] == row["good"] == started == count:
+            raise AssertionError(
+                f"{count} runs were due, {row['runs']} are there, {started} were called, {row['good']} succeeded"
+            )
         return Burst(count, row["ended"] - mark, row["ticked"] - mark, used, server)
 
-    def _server_seconds(self) -> float:
+    def starts(self) -> int:
+        """How often the hubs that run have called a plugin."""
+        return int(sum(figure_of(hub, "connecthub_starts_total") for hub in self.hubs))
+
+    def server_seconds(self) -> float:
         """Processor time of the sessions of hubs in the server."""
         sessions = self.sql(
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'connecthub' AND pid <> pg_backend_pid()"
@@ -228,6 +237,12 @@ async def _floor(dsn: str, count: int, writes: Writes) -> float:
         await connection.close()
 
 
+def figure_of(hub: Hub, name: str) -> float:
+    """A figure of the hub's /metrics."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", httpx.get(f"{hub.url}/metrics").text, re.M)
+    return float(found[1]) if found else 0.0
+
+
 def cpu_seconds(pid: int) -> float:
     """What a process has used of the processors so far, all its threads together."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -236,8 +251,23 @@ def cpu_seconds(pid: int) -> float:
 
 def resident_mib(pid: int) -> float:
     """The memory of a process."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return _status_mib(pid, "VmRSS")
+
+
+def peak_mib(pid: int) -> float:
+    """The most memory that a process had since `reset_peak`."""
+    return _status_mib(pid, "VmHWM")
+
+
+def reset_peak(pid: int) -> None:
+    """What `peak_mib` tells begins now (proc(5))."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _status_mib(pid: int, name: str) -> float:
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 def quantile(values: list[float], share: float) -> float:

@@ -19,6 +19,13 @@ class NothingJob(BaseJob):
         pass
 
 
+class StampedJob(BaseJob):
+    """Returns when it began, by the clock of this machine."""
+
+    async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> dict[str, float]:
+        return {"at": time.time()}
+
+
 class NothingThreadJob(BaseJob):
     """Does nothing, in a thread."""
 

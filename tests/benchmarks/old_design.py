@@ -10,18 +10,25 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from celery import Celery
 from croniter import croniter
-from sqlalchemy import Engine, create_engine, func, select
+from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from tests.benchmarks.peers import A_SECOND, STARTS, each_once, memory_mib
 
 if TYPE_CHECKING:
     from tests.benchmarks.bench import Bench
 
+JOBS, DUE = 10_000, 100  # row 3
+_EACH_MINUTE, _DAILY = "* * * * *", "0 3 * * *"
+_MARK = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 _DSN = "OLD_DESIGN_DSN"
 _REDIS = "OLD_DESIGN_REDIS"
 app = Celery("old", broker=os.environ.get(_REDIS, ""), backend=None)
@@ -82,69 +89,121 @@ def _tick(now: datetime) -> None:
                 run_job.delay(job.id)
 
 
-def drain(bench: Bench, due: int) -> float:
-    """Runs a second, from the tick to the last SUCCESS, of `due` Jobs that are due at once."""
+@contextmanager
+def _running(bench: Bench, crons: list[str]) -> Iterator[list[int]]:
+    """Redis, a worker that is warm and a beat, with a Job for each of `crons`; the ids of the three processes.
+
+    This beat has no schedule: who measures calls `_tick`.
+    """
     folder = bench.folder / "old"  # one for all: Celery keeps its connections for the next time
     folder.mkdir(exist_ok=True)
-    redis = subprocess.Popen(
-        [
-            "redis-server",
-            "--port",
-            "0",
-            "--unixsocket",
-            f"{folder}/redis.sock",
-            "--save",
-            "",
-            "--dir",
-            str(folder),
-        ],
-        stdout=subprocess.DEVNULL,
-    )
-    bench.until((folder / "redis.sock").exists)
     os.environ[_REDIS], os.environ[_DSN] = f"redis+socket://{folder}/redis.sock", bench.postgres.dsn
     app.conf.broker_url = os.environ[_REDIS]
     _Base.metadata.create_all(_engine())
     with Session(_engine()) as session:
-        session.add_all(OldJob(id=f"job-{n}", enabled=True, cron_expr="* * * * *") for n in range(due))
+        session.add_all(OldJob(id=f"job-{n}", enabled=True, cron_expr=cron) for n, cron in enumerate(crons))
         session.commit()
-    worker = _start_worker(folder)
-    try:
-        _ended(1, lambda: run_job.delay("job-0"))
+    celery = (sys.executable, "-m", "celery", "-A", "tests.benchmarks.old_design")
+    with ExitStack() as stack:
+        stack.callback(_Base.metadata.drop_all, _engine())
+        redis = ("redis-server", "--port", "0", "--unixsocket", f"{folder}/redis.sock", "--save", "")
+        processes = [_start(stack, folder, *redis)]
+        bench.until((folder / "redis.sock").exists)
+        processes.append(_start(stack, folder, *celery, "worker", "--loglevel", "WARNING"))
+        processes.append(_start(stack, folder, *celery, "beat", "--schedule", f"{folder}/beat"))
+        warm = min(len(crons), STARTS)
+        _runs(warm, lambda: [run_job.delay(f"job-{number}") for number in range(warm)])
+        yield processes
+
+
+def _start(stack: ExitStack, folder: Path, *command: str) -> int:
+    """The id of a process, which ends with the stack."""
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with (folder / "output.log").open("ab") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT)
+    stack.callback(process.wait, 30)
+    stack.callback(process.terminate)
+    return process.pid
+
+
+def _runs(count: int, begin: Callable[[], object]) -> Sequence[OldLog]:
+    """The records of what `begin` starts, so many runs, once all have ended; each Job must have run once.
+
+    Until the last has begun it looks only at the newest, ten times a second, for who counts takes time from them.
+    """
+    with Session(_engine(), expire_on_commit=False) as session:
+        session.execute(text("TRUNCATE old_joblogs RESTART IDENTITY"))
+        session.commit()
+        begin()
+        begun, ended = func.max(OldLog.id), func.count(OldLog.finished_at)
+        deadline = time.monotonic() + 600
+        while (session.scalar(select(begun)) or 0) < count or session.scalar(select(ended)) != count:
+            session.commit()
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{count} runs of the old design did not end within 10 minutes")
+            time.sleep(0.1)
+        rows = session.scalars(select(OldLog).where(OldLog.status == "SUCCESS")).all()
+        each_once([row.job_id for row in rows], count)
+        return rows
+
+
+def drain(bench: Bench, due: int) -> float:
+    """Runs a second, from the begin of the tick to the last SUCCESS, of `due` Jobs that are due at once."""
+    with _running(bench, [_EACH_MINUTE] * due):
+        begun = datetime.now()
+        rows = _runs(due, lambda: _tick(_MARK))
+    return due / (max(row.finished_at for row in rows if row.finished_at) - begun).total_seconds()
+
+
+class Rest(NamedTuple):
+    """Seconds of ticks, milliseconds from enqueue to start, and MiB of all processes."""
+
+    ticks: list[float]
+    starts: list[float]
+    memory: float
+
+
+def rest(bench: Bench, times: int) -> Rest:
+    """With 10,000 Jobs, of which 1 % is due."""
+    crons = [_DAILY if number % (JOBS // DUE) else _EACH_MINUTE for number in range(JOBS)]
+    with _running(bench, crons) as processes:
+        starts = _starts()
+        memory = sum(memory_mib(pid, "Pss") for pid in _families(processes))
+        return Rest([_tick_seconds() for _ in range(times)], starts, memory)
+
+
+def _tick_seconds() -> float:
+    """Until all that is due has been sent."""
+    took = 0.0
+
+    def tick() -> None:
+        nonlocal took
         begun = time.perf_counter()
-        _ended(due + 1, lambda: _tick(datetime.now(UTC).replace(second=0, microsecond=0)))
-        return due / (time.perf_counter() - begun)
-    finally:
-        for process in (worker, redis):
-            process.terminate()
-            process.wait(30)
-        _Base.metadata.drop_all(_engine())
+        _tick(_MARK)
+        took = time.perf_counter() - begun
+
+    _runs(DUE, tick)
+    return took
 
 
-def _start_worker(folder: Path) -> subprocess.Popen[bytes]:
-    with (folder / "worker.log").open("wb") as output:
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "celery",
-                "-A",
-                "tests.benchmarks.old_design",
-                "worker",
-                "--loglevel",
-                "WARNING",
-            ],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+def _starts() -> list[float]:
+    """Milliseconds from each enqueue to the start of the run, by its record; 20 a second."""
+    sent: dict[str, float] = {}
+
+    def send() -> None:
+        begun = time.time()
+        for number in range(STARTS):
+            time.sleep(max(0.0, begun + number / A_SECOND - time.time()))
+            sent[f"job-{number}"] = time.time()
+            run_job.delay(f"job-{number}")
+
+    rows = _runs(STARTS, send)
+    return [(row.started_at.timestamp() - sent[row.job_id]) * 1000 for row in rows]
 
 
-def _ended(count: int, begin: Any) -> None:
-    begin()
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        with Session(_engine()) as session:
-            if (session.scalar(select(func.count()).where(OldLog.status == "SUCCESS")) or 0) >= count:
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"{count} runs of the old design did not end within 10 minutes")
+def _families(pids: list[int]) -> Iterator[int]:
+    """Processes and what they have forked."""
+    for pid in pids:
+        yield pid
+        for forked in Path(f"/proc/{pid}/task").glob("*/children"):
+            yield from map(int, forked.read_text().split())
