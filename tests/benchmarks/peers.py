@@ -184,10 +184,10 @@ async def _pgqueuer(dsn: str, places: int) -> AsyncIterator[Any]:
         await queries.install()
         manager = QueueManager(queries)
 
-        @manager.entrypoint("nothing")
         async def nothing(job: Job) -> None:
             await begin(job.id)
 
+        manager.entrypoint("nothing")(nothing)
         worker = asyncio.create_task(manager.run(batch_size=places // 2, max_concurrent_tasks=places))
         try:
             yield queries
