@@ -377,6 +377,32 @@ def test_a_failure_leaves_what_a_load_at_the_same_time_has_ended_with(folder: Fo
     assert loader.load(f"{good}:Good")().run({}, {}) == 1
 
 
+def test_what_failed_beside_another_load_is_read_again_once_it_is_corrected(folder: Folder) -> None:
+    loader = folder.loader()
+    go = folder.path / "go"
+    folder.write("helper", "WORD = 1")
+    folder.write("shared", "")
+    use = f"from . import helper\nfrom . import shared\n{waiting_for(go)}"
+    bad = folder.write("bad", use + "assert helper.WORD == 2\n" + textwrap.dedent(GOOD))
+    good = folder.write("good", GOOD)
+    failing, of_failing = loading(loader, bad)
+    while bad not in sys.modules:
+        time.sleep(0.01)
+    loading(loader, good)[0].join(10)
+    go.touch()
+    failing.join(10)
+    assert isinstance(of_failing[0], HandlerError)
+    assert "AssertionError" in refusal_of(loader, bad)  # and again, with nobody beside it
+    folder.write("helper", "WORD = 1 + 1")
+    assert loader.load(f"{bad}:Good")
+
+
+def refusal_of(loader: Loader, module: str) -> str:
+    with pytest.raises(HandlerError) as refused:
+        loader.load(f"{module}:Good")
+    return str(refused.value)
+
+
 def test_a_package_stays_while_an_import_below_it_is_under_way(folder: Folder) -> None:
     loader = folder.loader()
     wait = "import os, time\nwhile not os.path.exists({!r}): time.sleep(0.01)\n"

@@ -38,6 +38,7 @@ class Link:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._unsent: deque[bytes] = deque()
+        self._rest = memoryview(b"")
         self._sending = threading.RLock()
         self._is_sending = False
         self._unpacker = Unpacker()
@@ -53,12 +54,18 @@ class Link:
         """
         self._unsent.append(pack(message))
         with self._sending:
-            while self._unsent and not self._is_sending:
+            while (self._unsent or self._rest) and not self._is_sending:
                 self._is_sending = True
                 try:
-                    self._control.sendall(self._unsent.popleft())
+                    self._send_some()
                 finally:
                     self._is_sending = False
+
+    def _send_some(self) -> None:
+        if not self._rest and self._unsent:
+            self._rest = memoryview(self._unsent.popleft())
+        if self._rest:  # what a handler of signals that raises leaves of it is sent later
+            self._rest = self._rest[self._control.send(self._rest) :]
 
     def request(self) -> dict[str, Any]:
         """The first message."""

@@ -7,7 +7,6 @@ import contextvars
 import logging
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -124,7 +123,7 @@ class PluginLoop:
     def where(self) -> str:
         """The line at which the thread stands."""
         frame = sys._current_frames().get(self.thread.ident or 0)
-        return traces.last_line(traceback.extract_stack(frame) if frame else traceback.StackSummary())
+        return traces.place(frame, frame.f_lineno) if frame else "an unknown line"
 
     def _answer(self) -> None:
         self._asked = False

@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import json
 import logging
-import traceback
 from collections.abc import Coroutine
 from functools import lru_cache
 from typing import Any
@@ -142,8 +141,8 @@ class Runner:
         elif isinstance(error, SecretError):
             self._finish(run, outcome.refuse("bad_secret", error, run.masker))
         else:  # a fault of the hub must still end the run, visibly
-            where = traces.last_line(traceback.extract_tb(error.__traceback__))
-            log.error("run %d failed inside the hub: %s at %s", run.claim.id, type(error).__name__, where)
+            kind, where = type(error).__name__, traces.where(error)
+            log.error("run %d failed inside the hub: %s at %s", run.claim.id, kind, where)
             self._finish(run, outcome.decide(Returned(error=error), None, run.masker, []))
 
     def _withdraw(self, run: HeldRun) -> None:

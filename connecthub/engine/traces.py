@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
+from types import FrameType
 
 _LONG = 1 << 20  # characters
 
@@ -21,9 +22,15 @@ def text_of(error: BaseException) -> str:
     return f"{stack}{type(error).__name__}, with {longest} characters in its text or in one that led to it\n"
 
 
-def last_line(stack: traceback.StackSummary) -> str:
-    """Where a stack ends; it holds no secret, as the text of an exception may."""
-    return f"{stack[-1].filename}:{stack[-1].lineno} in {stack[-1].name}" if stack else "an unknown line"
+def where(error: BaseException) -> str:
+    """Where `error` was raised; that holds no secret, as its text may."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return place(*frames[-1]) if frames else "an unknown line"
+
+
+def place(frame: FrameType, line: int) -> str:
+    """A line of code, as a person finds it. Its text is not read: that may run foreign code."""
+    return f"{frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
 
 
 def _lengths(error: BaseException) -> Iterator[int]:

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec
 from itertools import accumulate
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -44,6 +45,7 @@ class Loader:
         self._lock = threading.Lock()
         self._loading = 0
         self._begun = 0
+        self._stale: dict[str, str] = {}  # what a package still has of a failed load, and of which module's
         if str(self.path) not in sys.path:
             sys.path.insert(0, str(self.path))
 
@@ -170,9 +172,13 @@ class Loader:
             was_alone = not self._loading
             self._loading += 1
             self._begun = begun = self._begun + 1
+            stale = [name for name, used_by in self._stale.items() if used_by == module_name]
         failed = True
         try:
             with recorder.recording(self._allowed) as imported:
+                for name in stale:
+                    with suppress(BaseException):
+                        importlib.import_module(name)
                 yield
             self._sources.note(imported)
             failed = False
@@ -180,28 +186,34 @@ class Loader:
             with self._lock:
                 self._loading -= 1
                 if failed:
-                    self._forget({*imported, module_name}, was_alone and begun == self._begun)
+                    self._forget({*imported, module_name}, module_name, was_alone and begun == self._begun)
+                else:
+                    self._stale = {name: by for name, by in self._stale.items() if by != module_name}
 
-    def _forget(self, names: set[str], alone: bool) -> None:
+    def _forget(self, names: set[str], used_by: str, alone: bool) -> None:
         """Drop `names` from sys.modules and from their packages, as far as nobody else may hold on to them.
 
         Where other loads went on meanwhile packages stay, because an import below them needs them, and so do
-        the attributes by which `import pkg.mod` reaches a module. A package with other modules below it
-        stays, and so does what another thread has begun to import anew.
+        the attributes by which `import pkg.mod` reaches a module, until it is imported again for `used_by`. A
+        package with other modules below it stays, and so does what another thread has begun to import anew.
         """
         kept = [name for name in list(sys.modules) if name not in names]
         for name in names:
             module = sys.modules.get(name)
-            if module is None or getattr(getattr(module, "__spec__", None), "_initializing", False):
+            if module is None or _is_importing(module):
                 continue
             in_use = not alone or any(other.startswith(f"{name}.") for other in kept)
-            if in_use and hasattr(module, "__path__"):
+            if in_use and isinstance(module, ModuleType) and "__path__" in vars(module):
                 continue
             sys.modules.pop(name, None)  # a failed import in another thread takes it out as well
             parent, _, child = name.rpartition(".")
             package = sys.modules.get(parent)
-            if alone and package is not None and vars(package).get(child) is module:
+            if package is None or vars(package).get(child) is not module:
+                continue
+            if alone and name not in self._stale:
                 delattr(package, child)
+            else:
+                self._stale[name] = used_by
 
     def _place(self, error: BaseException) -> str:
         """Where in the author's code `error` arose, `hello/job.py line 3`; empty where that is not known."""
@@ -236,6 +248,12 @@ def one_line(text: str) -> str:
     """`text` with every run of white space as one blank, cut with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= _MESSAGE_LIMIT else f"{line[: _MESSAGE_LIMIT - 1]}…"
+
+
+def _is_importing(module: object) -> bool:
+    """Whether a thread is at its import; nothing is asked of an object that a plugin has put in its place."""
+    spec = vars(module).get("__spec__") if isinstance(module, ModuleType) else None
+    return bool(getattr(spec, "_initializing", False)) if isinstance(spec, ModuleSpec) else False
 
 
 def _look_anew() -> None:

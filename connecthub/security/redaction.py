@@ -28,14 +28,15 @@ class Masker:
     Safe to share between threads.
     """
 
-    __slots__ = ("_forms", "_known", "_lock", "_longest", "_new", "_whole")
+    __slots__ = ("_forms", "_known", "_lock", "_longest", "_made", "_new", "_whole")
 
     def __init__(self, secrets: dict[str, Any]) -> None:
         self._lock = threading.RLock()  # what the collector frees may print, which masks, at any point
         self._new: list[str] = []  # values whose forms are not made yet
         self._known: set[str] = set()
         self._whole: set[str] = set()  # short values
-        self._forms: tuple[str, ...] = ()
+        self._made: dict[str, None] = {}  # the forms, in one order
+        self._forms: tuple[str, ...] = ()  # the same, for those that read without the lock
         self._longest = 0
         if secrets:
             self._new.extend(_leaves(secrets))
@@ -45,8 +46,9 @@ class Masker:
 
     def add(self, value: object) -> None:
         """Masks `value` too from now on: a text, a number, or dicts and lists of them."""
+        values = list(_leaves(value))
         with self._lock:
-            self._new.extend(_leaves(value))
+            self._new.extend(values)
 
     @property
     def knows_any(self) -> bool:
@@ -125,15 +127,17 @@ class Masker:
     def _learn(self) -> None:
         """Makes the forms of the values that are new."""
         with self._lock:
-            new = list(self._new)
+            new = set(self._new)
             parts = {part for value in new for part in _parts(value)} - self._known
             forms = [form for part in parts if len(part) >= _SHORTEST for form in spellings(part)]
             self._whole.update(part for part in parts if len(part) < _SHORTEST)
-            self._forms = tuple(dict.fromkeys((*self._forms, *forms)))
+            self._made.update(dict.fromkeys(forms))
+            while len(self._forms) < len(self._made):  # again where something that was freed has masked
+                self._forms = tuple(self._made.copy())
             self._longest = max(map(len, self._forms), default=0)
             self._known |= parts
             # Last, and a new list: a thread that finds it empty uses forms that are complete.
-            self._new = self._new[len(new) :]
+            self._new = [value for value in self._new if value not in new]
 
 
 def _leaves(value: object) -> Iterator[str]:
