@@ -14,6 +14,7 @@ import pytest
 
 from connecthub import cli
 from tests import cluster
+from tests.benchmarks.page import in_chinese
 from tests.installation import Site
 from tests.manual_settings import PAGES, ROOT, page
 
@@ -219,3 +220,15 @@ def test_plugins_of_the_system_before_need_only_their_imports_changed(site: Site
     site.environ |= {"CONNECTHUB_PLUGINS__PACKAGES": '["extensions"]'}
     done = site.process("run-once", "extensions.old:OldJob", "--params", "params.json")
     assert done.returncode == 0 and json.loads(done.stdout) == {"client": "SeeyonClient", "n": 3}
+
+
+def test_both_tables_of_what_was_measured_say_the_same() -> None:
+    english, chinese = (measured(DOCS / name) for name in ("performance.md", "performance.zh-CN.md"))
+    assert len(english) > 30
+    assert [(row, in_chinese(what), *figures) for row, what, *figures in english] == chinese
+
+
+def measured(file: Path) -> list[tuple[str, ...]]:
+    """Row, measure, bound and figure of each line of the table."""
+    lines = re.findall(r"^\| (\d+) \| (.*?) \| (.*?) \| (.*?) \|", file.read_text("utf-8"), re.M)
+    return [(row, what, " ".join(goal.split()[-2:]), figure) for row, what, goal, figure in lines]
