@@ -268,50 +268,6 @@ def test_a_failure_leaves_what_others_loaded(folder: Folder) -> None:
     assert sys.modules[good.__module__].Good is good
 
 
-def test_threads_load_at_once_and_a_blocked_import_holds_up_nobody(folder: Folder) -> None:
-    loader = folder.loader()
-    go = folder.path / "go"
-    slow = folder.write(
-        "slow",
-        f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n" + textwrap.dedent(GOOD),
-    )
-    folder.write("job", GOOD)
-    found: list[type[BaseJob]] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(loader.load(f"{slow}:Good")), daemon=True)
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        while slow not in sys.modules:
-            time.sleep(0.01)
-        assert loader.load(f"{folder.package}.job:Good")
-        with pytest.raises(HandlerError):  # its package must survive, the import under way needs it
-            loader.load(folder.write("bad", "1/0") + ":Good")
-        assert found == []
-    finally:
-        go.touch()
-    for thread in threads:
-        thread.join(10)
-    assert len(found) == 8
-    assert len(set(found)) == 1
-
-
-def test_first_loads_at_the_same_moment_do_not_hinder_each_other(folder: Folder) -> None:
-    """What Python knows of folders that are gone is dropped before each; here it has much to drop."""
-    loader = folder.loader()
-    handler = f"{folder.write('job', GOOD)}:Good"
-    sys.path_importer_cache.update((str(folder.path / f"gone-{number}"), None) for number in range(3000))
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(6) as pool:
-            assert len(set(pool.map(loader.load, [handler] * 6))) == 1
-    finally:
-        sys.setswitchinterval(before)
-
-
 def loading(loader: Loader, module: str) -> tuple[threading.Thread, list[Any]]:
     """A thread that loads the class `Good` of a module, and what came of that."""
     found: list[Any] = []
@@ -331,6 +287,48 @@ def waiting_for(signal_file: Path) -> str:
     return f"import os, time\nwhile not os.path.exists({str(signal_file)!r}): time.sleep(0.01)\n"
 
 
+def until_begun(module: str) -> None:
+    """Return once a thread is at the import of `module`."""
+    deadline = time.monotonic() + 10
+    while module not in sys.modules:
+        assert time.monotonic() < deadline, f"nobody imports {module}"
+        time.sleep(0.01)
+
+
+def test_threads_load_at_once_and_a_blocked_import_holds_up_nobody(folder: Folder) -> None:
+    loader = folder.loader()
+    go = folder.path / "go"
+    slow = folder.write("slow", waiting_for(go) + textwrap.dedent(GOOD))
+    folder.write("job", GOOD)
+    loads = [loading(loader, slow) for _ in range(8)]
+    try:
+        until_begun(slow)
+        assert loader.load(f"{folder.package}.job:Good")
+        with pytest.raises(HandlerError):  # its package must survive, the import under way needs it
+            loader.load(folder.write("bad", "1/0") + ":Good")
+        assert all(found == [] for _, found in loads)
+    finally:
+        go.touch()
+    for thread, _ in loads:
+        thread.join(10)
+    [job_class] = {one for _, found in loads for one in found}
+    assert [found for _, found in loads] == [[job_class]] * 8 and isinstance(job_class, type)
+
+
+def test_first_loads_at_the_same_moment_do_not_hinder_each_other(folder: Folder) -> None:
+    """What Python knows of folders that are gone is dropped before each; here it has much to drop."""
+    loader = folder.loader()
+    handler = f"{folder.write('job', GOOD)}:Good"
+    sys.path_importer_cache.update((str(folder.path / f"gone-{number}"), None) for number in range(3000))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            assert len(set(pool.map(loader.load, [handler] * 6))) == 1
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_two_modules_that_their_package_imports_load_at_once(folder: Folder) -> None:
     loader = folder.loader()
     go = folder.path / "go"
@@ -343,8 +341,7 @@ def test_two_modules_that_their_package_imports_load_at_once(folder: Folder) -> 
     (inner / "b.py").write_text(good)
     name = f"{folder.package}.inner"
     first, of_first = loading(loader, f"{name}.a")
-    while f"{name}.a" not in sys.modules:
-        time.sleep(0.01)
+    until_begun(f"{name}.a")
     second, of_second = loading(loader, f"{name}.b")
     while not waits_for_an_import(second):
         time.sleep(0.01)
@@ -367,13 +364,7 @@ def test_a_failure_leaves_what_a_load_at_the_same_time_has_ended_with(folder: Fo
     bad = folder.write("bad", f"import {shared}\n{waiting_for(go)}1/0")
     uses = textwrap.dedent(GOOD).replace('{"hello": 1}', f"{shared}.WORD")
     good = folder.write("good", f"import {shared}\n{uses}")
-    failing, of_failing = loading(loader, bad)
-    while bad not in sys.modules:
-        time.sleep(0.01)
-    loading(loader, good)[0].join(10)
-    go.touch()
-    failing.join(10)
-    assert isinstance(of_failing[0], HandlerError)
+    fail_beside(loader, bad, good, go)
     assert loader.load(f"{good}:Good")().run({}, {}) == 1
 
 
@@ -385,16 +376,20 @@ def test_what_failed_beside_another_load_is_read_again_once_it_is_corrected(fold
     use = f"from . import helper\nfrom . import shared\n{waiting_for(go)}"
     bad = folder.write("bad", use + "assert helper.WORD == 2\n" + textwrap.dedent(GOOD))
     good = folder.write("good", GOOD)
+    fail_beside(loader, bad, good, go)
+    assert "AssertionError" in refusal_of(loader, bad)  # and again, with nobody beside it
+    folder.write("helper", "WORD = 1 + 1")
+    assert loader.load(f"{bad}:Good")
+
+
+def fail_beside(loader: Loader, bad: str, good: str, go: Path) -> None:
+    """`bad` begins to load, `good` does meanwhile, and `bad`, which waits for the file `go`, fails."""
     failing, of_failing = loading(loader, bad)
-    while bad not in sys.modules:
-        time.sleep(0.01)
+    until_begun(bad)
     loading(loader, good)[0].join(10)
     go.touch()
     failing.join(10)
     assert isinstance(of_failing[0], HandlerError)
-    assert "AssertionError" in refusal_of(loader, bad)  # and again, with nobody beside it
-    folder.write("helper", "WORD = 1 + 1")
-    assert loader.load(f"{bad}:Good")
 
 
 def refusal_of(loader: Loader, module: str) -> str:
@@ -405,29 +400,19 @@ def refusal_of(loader: Loader, module: str) -> str:
 
 def test_a_package_stays_while_an_import_below_it_is_under_way(folder: Folder) -> None:
     loader = folder.loader()
-    wait = "import os, time\nwhile not os.path.exists({!r}): time.sleep(0.01)\n"
     fail, go = folder.path / "fail", folder.path / "go"
-    bad = folder.write("bad", wait.format(str(fail)) + "1/0")
-    slow = folder.write("slow", wait.format(str(go)) + textwrap.dedent(GOOD))
-    found: list[type[BaseJob] | HandlerError] = []
-
-    def load(module: str) -> None:
-        try:
-            found.append(loader.load(f"{module}:Good"))
-        except HandlerError as error:
-            found.append(error)
-
-    threads = []
+    bad = folder.write("bad", waiting_for(fail) + "1/0")
+    slow = folder.write("slow", waiting_for(go) + textwrap.dedent(GOOD))
+    loads = []
     for module in (bad, slow):  # so it is the failing one that brings in the package
-        threads.append(threading.Thread(target=load, args=(module,), daemon=True))
-        threads[-1].start()
-        while module not in sys.modules:
-            time.sleep(0.01)
-    for thread, signal_file in zip(threads, (fail, go), strict=True):
+        loads.append(loading(loader, module))
+        until_begun(module)
+    for (thread, _), signal_file in zip(loads, (fail, go), strict=True):
         signal_file.touch()
         thread.join(10)
-    assert isinstance(found[0], HandlerError)
-    assert isinstance(found[1], type), found[1]
+    [[failed], [loaded]] = (found for _, found in loads)
+    assert isinstance(failed, HandlerError)
+    assert isinstance(loaded, type), loaded
 
 
 # --- looking at it in a child process ---------------------------------------------------------------------

@@ -21,6 +21,7 @@ from croniter import croniter
 from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from tests.benchmarks.pace import paced
 from tests.benchmarks.peers import A_SECOND, STARTS, each_once, memory_mib
 
 if TYPE_CHECKING:
@@ -191,10 +192,8 @@ def _starts() -> list[float]:
     sent: dict[str, float] = {}
 
     def send() -> None:
-        begun = time.time()
-        for number in range(STARTS):
-            time.sleep(max(0.0, begun + number / A_SECOND - time.time()))
-            sent[f"job-{number}"] = time.time()
+        for number, at in enumerate(paced(time.time(), A_SECOND, STARTS)):
+            sent[f"job-{number}"] = at
             run_job.delay(f"job-{number}")
 
     rows = _runs(STARTS, send)

@@ -23,6 +23,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks.figures import Figure, Size
+from tests.benchmarks.pace import paced
 
 if TYPE_CHECKING:
     from tests.benchmarks.bench import Bench
@@ -126,10 +127,7 @@ def _burst(bench: Bench, hub: Hub, due: int) -> float:
 def _hub_starts(bench: Bench) -> list[float]:
     """Milliseconds from each request of a run to the plugin's start; row 5 without the page."""
     sent: dict[int, float] = {}
-    begun = time.time()
-    for number in range(1, STARTS + 1):
-        time.sleep(max(0.0, begun + number / A_SECOND - time.time()))
-        at = time.time()
+    for number, at in enumerate(paced(time.time(), A_SECOND, STARTS), 1):
         sent[bench.run(f"stamped-{number}")] = at
     bench.settle(120)
     rows = bench.sql(

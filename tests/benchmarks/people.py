@@ -10,6 +10,7 @@ from math import inf
 
 from tests.benchmarks.bench import Bench, figure_of, quantile
 from tests.benchmarks.figures import Figure, Size
+from tests.benchmarks.pace import paced
 from tests.faults.stage import NEVER, Hub
 from tests.program import Person
 
@@ -22,9 +23,7 @@ _JOBS = 999  # of row 9: with one more, pages share what they read
 def _run_now(bench: Bench, person: Person, begun: float, seconds: float) -> dict[float, float]:
     """When each of 20 POSTs a second should go out, and when the plugin says that it began, both in seconds."""
     sent: dict[int, float] = {}
-    for number in range(int(seconds * 20)):
-        at = begun + number / 20
-        time.sleep(max(0.0, at - time.time()))
+    for at in paced(begun, 20, int(seconds * 20)):
         answer = person.post("/admin/jobs/now-1/run")
         found = re.search(r"/details/(\d+)", answer.headers["location"])
         assert found is not None
@@ -100,10 +99,8 @@ def admin_under_load(bench: Bench, size: Size) -> list[Figure]:
     feeder = threading.Thread(target=feed)
     looks, in_time = _lag(hub)
     feeder.start()
-    begun, took = time.time(), []
-    for number in range(10 * size.seconds * size.times):
-        at = begun + number / 10
-        time.sleep(max(0.0, at - time.time()))
+    took = []
+    for number, at in enumerate(paced(time.time(), 10, 10 * size.seconds * size.times)):
         assert person.get(_PAGES[number % 2]).status_code == 200
         took.append(time.time() - at)
     looks, in_time = (now - before for now, before in zip(_lag(hub), (looks, in_time), strict=True))

@@ -9,6 +9,7 @@ import asyncpg
 
 from tests.benchmarks.bench import Bench, figure_of, quantile
 from tests.benchmarks.figures import Figure, Size
+from tests.benchmarks.pace import paced
 from tests.faults.stage import Hub
 
 _PARTS = 10  # of the time: the last is compared with the first
@@ -68,8 +69,7 @@ def sick(bench: Bench, size: Size) -> list[Figure]:
 def _part(bench: Bench, hub: Hub, look: Any, begun: float, seconds: int) -> Part:
     lookups: list[float] = []
     count, total = _claims(hub)
-    for number in range(seconds * 20):
-        time.sleep(max(0.0, begun + number / 20 - time.time()))
+    for number, _ in enumerate(paced(begun, 20, seconds * 20)):
         bench.queue(50)
         lookups.append(bench.do(_timed(look, 1 + number * 97 % _ROWS)))
     counted, summed = _claims(hub)
