@@ -183,6 +183,6 @@ class AlarmJob(ProcessJob):
     def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
         signal.signal(signal.SIGALRM, lambda number, frame: print("alarm"))
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-        for _ in range(2000):
-            log.info("x" * 2000)
+        for _ in range(300):
+            log.info("x" * 150_000)  # more than the socket takes in one go
         signal.setitimer(signal.ITIMER_REAL, 0)
