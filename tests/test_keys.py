@@ -174,6 +174,7 @@ def test_a_vault_notices_its_file_and_keeps_its_keys_where_that_is_broken(tmp_pa
     assert Vault([Fernet(key)]).decrypt(vault.encrypt({"b": 2})) == {"b": 2}
     assert vault.decrypt(token) == {"a": 1}
     path.write_text(key)
+    assert vault.look()
     with pytest.raises(SecretError):
         vault.decrypt(token)
 

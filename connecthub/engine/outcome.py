@@ -6,9 +6,8 @@ import asyncio
 import json
 import math
 import re
-from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 from connecthub.engine import traces
 from connecthub.run_log import TRUNCATED
@@ -18,30 +17,28 @@ MESSAGE_CHARS = 50_000
 RESULT_BYTES = 1024 * 1024
 _HEAD_CHARS = 10_000
 _MANY = 100_000
+_NESTS = (dict, list, tuple)  # `dict | list | tuple` would be put together anew for each value
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the escape of a NUL, and not the text \\u0000
 # A person has to mend these first: another attempt would fail the same way.
 NEVER_RETRIED = frozenset({"bad_handler", "bad_secret"})
 
 
-@dataclass(frozen=True)
-class Returned:
+class Returned(NamedTuple):
     """How foreign code ended: with a value (a Result, where it is a plugin's), or with an exception."""
 
     value: Any = None
     error: BaseException | None = None
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """What a plugin returned, masked, as the text of a jsonb column, and its own message."""
 
     json: str | None
     message: str
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What to store of a run. JSON fields are text; `may_retry`: the reason allows another attempt."""
 
     status: str
@@ -147,14 +144,15 @@ def result_json(value: Any, masker: Masker) -> str | None:
             value = value if size <= RESULT_BYTES else _beginning(value)
         text = _ENCODER.encode(value)
         if masker.knows_any:  # from the text: what the plugin made may be a ring, or change while it is read
-            text = json.dumps(masker.json(json.loads(text)), ensure_ascii=False)
+            text = _ENCODER.encode(masker.json(json.loads(text)))
         size = max(size, len(text.encode()))
     except (TypeError, ValueError, RecursionError) as error:
         raise BadResult(f"the result is no JSON: {one_line(error, masker)}") from None
     if size > RESULT_BYTES:
         cut = {"truncated": True, "bytes": size, "head": clean(text[:_HEAD_CHARS])}
         return json.dumps(cut, ensure_ascii=False)
-    if _NUL.search(text):  # not in a huge text: that would stop all threads for as long as it takes
+    # Not in a huge text: that would stop all threads for as long as it takes.
+    if "\\u0000" in text and _NUL.search(text):
         raise BadResult("the result is no JSON that PostgreSQL can store: it holds a NUL character")
     return text
 
@@ -164,7 +162,7 @@ def _has_many(value: Any) -> bool:
     count, left = 1, [value]
     while left:
         one = left.pop()
-        if isinstance(one, dict | list | tuple):
+        if isinstance(one, _NESTS):
             count += len(one)
             if count > _MANY:
                 return True

@@ -128,14 +128,16 @@ class Masker:
         """Makes the forms of the values that are new."""
         with self._lock:
             new = set(self._new)
-            parts = {part for value in new for part in _parts(value)} - self._known
-            forms = [form for part in parts if len(part) >= _SHORTEST for form in spellings(part)]
-            self._whole.update(part for part in parts if len(part) < _SHORTEST)
-            self._made.update(dict.fromkeys(forms))
+            for value in new:
+                for part in _parts(value) - self._known:
+                    if len(part) < _SHORTEST:
+                        self._whole.add(part)
+                    else:
+                        self._made.update(spellings(part))
+                    self._known.add(part)
             while len(self._forms) < len(self._made):  # again where something that was freed has masked
                 self._forms = tuple(self._made.copy())
             self._longest = max(map(len, self._forms), default=0)
-            self._known |= parts
             # Last, and a new list: a thread that finds it empty uses forms that are complete.
             self._new = [value for value in self._new if value not in new]
 
@@ -164,6 +166,8 @@ def _number_text(value: float) -> str:
 
 def _parts(value: str) -> set[str]:
     """A value, its lines, and each without the blanks around it, which clients often strip."""
+    if value.split() == [value]:  # without any blank, as nearly all are
+        return {value}
     lines = {part for line in value.splitlines() for part in (line, line.strip()) if len(part) >= _SHORTEST}
     return {part for part in {value, value.strip(), *lines} if part.strip()}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import re
+from binascii import b2a_base64
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -32,8 +33,8 @@ _FORM_SAFE = ("", "/", "*")
 _SHORT = 1000  # longer values are not kept: they would fill the memory
 
 
-def spellings(value: str) -> frozenset[str]:
-    """Every way in which programs write `value`, itself included.
+def spellings(value: str) -> Mapping[str, None]:
+    """Every way in which programs write `value`, itself included, as keys.
 
     Those of the values that were asked for last are kept: a hard one takes over a millisecond, and a Job has
     the same secrets in each run.
@@ -42,19 +43,19 @@ def spellings(value: str) -> frozenset[str]:
 
 
 @lru_cache(1000)
-def _kept(value: str) -> frozenset[str]:
+def _kept(value: str) -> Mapping[str, None]:
     return _made(value)
 
 
-def _made(value: str) -> frozenset[str]:
+def _made(value: str) -> Mapping[str, None]:
     forms = {value}
     if _PLAIN.fullmatch(value):
-        return frozenset(forms | _base64(value))
+        return dict.fromkeys(forms | _base64(value))
     jsons = _jsons(value)
     # A JSON body is often part of something else: a repr, another JSON text, a form field, a page.
     for text in {value, *jsons}:
         forms |= _reprs(text) | _jsons(text) | _urls(text) | _htmls(text) | _base64(text)
-    return frozenset(forms | jsons)
+    return dict.fromkeys(forms | jsons)
 
 
 def _reprs(value: str) -> set[str]:
@@ -106,9 +107,11 @@ def _base64(value: str) -> set[str]:
     forms = set()
     for offset, shared in ((0, 0), (1, 2), (2, 3)):
         length = offset + len(data)
-        whole = base64.b64encode(bytes(offset) + data).decode("ascii")[shared : length * 8 // 6]
-        urlsafe = whole.replace("+", "-").replace("/", "_")
-        forms |= {whole, urlsafe, quote(whole, safe=""), quote(whole), whole.replace("/", "\\/")}
+        whole = b2a_base64(bytes(offset) + data, newline=False).decode("ascii")[shared : length * 8 // 6]
+        forms.add(whole)
+        if "+" in whole or "/" in whole:
+            urlsafe = whole.replace("+", "-").replace("/", "_")
+            forms |= {urlsafe, quote(whole, safe=""), quote(whole), whole.replace("/", "\\/")}
     return forms | {_lower_hex(form) for form in forms if "%" in form}
 
 

@@ -1,7 +1,7 @@
 """The vault: encrypts secret_cfg with the keys of the key file.
 
-A changed key file is noticed at the next use, so that keys can be rotated under running hubs. No message of
-this module shows a key, a token or what was in one.
+A changed key file is noticed by `look`, at each encryption and at each token that is not kept, so that keys
+can be rotated under running hubs. No message of this module shows a key, a token or what was in one.
 """
 
 from __future__ import annotations
@@ -116,8 +116,10 @@ class Vault:
         return self._newest.encrypt(text.encode("utf-8", "surrogatepass")).decode("ascii")
 
     def decrypt(self, token: str) -> dict[str, Any]:
-        """The JSON object in `token`. Raises SecretError that says whether token, key or content is wrong."""
-        self.look()
+        """The JSON object in `token`. Raises SecretError that says whether token, key or content is wrong.
+
+        A token that is kept is read without a look at the key file, for which each run would wait.
+        """
         data: dict[str, Any] = json.loads(self._known(token))
         return data
 
