@@ -15,6 +15,7 @@ from connecthub.web.shared import Shared
 HOUR = timedelta(hours=1)
 _OPEN = 2  # the newest hours, which nearly all changes are in
 _AGAIN = 4
+_MANY_RUNS = 10_000  # in the newest hours: to count them at each question takes too long
 _KEPT = 4  # sets of Jobs whose strips are kept
 
 Read = Callable[[list[datetime]], Awaitable[list[Row]]]
@@ -52,13 +53,14 @@ class Hours:
 class HourFigures:
     """What the overview counts: the week of all Jobs, and the day of each Job that it shows.
 
-    After a burst the newest hours alone hold tens of thousands of runs: without `fresh` a reading is shared.
+    Without `fresh`, and while the newest hours alone hold tens of thousands of runs, a reading is shared.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._this_hour = datetime.min
         self._week = self._shared(lambda hours: overview.runs_per_hour(database, hours), 168)
+        self._are_many = False
         self._strips: dict[tuple[str, ...], Shared[list[Row]]] = {}
 
     def _shared(self, read: Read, count: int) -> Shared[list[Row]]:
@@ -68,7 +70,10 @@ class HourFigures:
     async def week(self, this_hour: datetime, *, fresh: bool) -> list[Row]:
         """hour, status, runs of the last 168 hours."""
         self._this_hour = this_hour
-        return await self._week.get(fresh=fresh)
+        rows = await self._week.get(fresh=fresh and not self._are_many)
+        newest = this_hour - _OPEN * HOUR
+        self._are_many = sum(row["runs"] for row in rows if row["hour"] > newest) > _MANY_RUNS
+        return rows
 
     async def strips(self, job_ids: Sequence[str], this_hour: datetime, *, fresh: bool) -> list[Row]:
         """job_id, hour, status, runs of the last 24 hours."""

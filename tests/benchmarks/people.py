@@ -115,7 +115,7 @@ def admin_under_load(bench: Bench, size: Size) -> list[Figure]:
 
 
 def pages(bench: Bench, size: Size) -> list[Figure]:
-    """Row 9: the pages over a million runs (ten with --full), read anew for each request."""
+    """Row 9: the pages over a million runs (ten with --full), one request after the other."""
     rows = 10_000_000 if size.full else 1_000_000
     bench.fill(_JOBS, "NothingJob")
     bench.arm("none", bench.next_minute())
