@@ -1,12 +1,13 @@
 """Drawings as SVG made on the server: sharp at every width, no script, no style attribute.
 
 x and width are in percent and y and height in px, without a viewBox. Results differ by shape and height and
-not by colour alone. Every text that comes from a Job goes through markupsafe. Thousands of marks are on one
-page: they are plain strings until `_svg` makes a Markup of them, for a Markup looks at all that it joins.
+not by colour alone. Every text that comes from a Job is escaped. Thousands of marks are on one page: they are
+plain strings until `_svg` makes a Markup of them, for a Markup looks at all that it joins.
 """
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -174,9 +175,8 @@ def _link(href: str, title: str, body: str) -> str:
 
     Not a tab stop of its own: hundreds of them would bury the page.
     """
-    if not href:
-        return f"<g><title>{escape(title)}</title>{body}</g>"
-    return f'<a href="{escape(href)}" tabindex="-1"><title>{escape(title)}</title>{body}</a>'
+    said = f"<title>{html.escape(title)}</title>{body}"
+    return f'<a href="{html.escape(href)}" tabindex="-1">{said}</a>' if href else f"<g>{said}</g>"
 
 
 def _svg(name: str, height: int, label: str, body: str) -> Markup:

@@ -83,4 +83,4 @@ class HourFigures:
         if kept is None:
             kept = self._shared(lambda hours: overview.strips(self._database, ids, hours), 24)
         self._strips = {**dict(list(self._strips.items())[1 - _KEPT :]), ids: kept}
-        return await kept.get(fresh=fresh)
+        return await kept.get(fresh=fresh and not self._are_many)

@@ -207,6 +207,7 @@ class _Drawer:
 
     def __init__(self, request: Request, this_hour: datetime) -> None:
         self._language, self._zone, self._this_hour = request.state.language, request.state.zone, this_hour
+        self._said: dict[frozenset[tuple[str, int]], str] = {}  # most hours of most Jobs are alike
 
     def hours(self, rows: Sequence[Row], count: int) -> str:
         """Columns of the last `count` hours; of more than two days in steps of six hours."""
@@ -226,10 +227,12 @@ class _Drawer:
     def strips(self, jobs: Sequence[Row], rows: Sequence[Row]) -> list[dict[str, Any]]:
         """A strip of 24 hours for each Job; an hour without runs leads nowhere, and is drawn once for all."""
         by_job: dict[str, dict[int, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+        hours = [self._this_hour - (23 - at) * HOUR for at in range(24)]
+        places = {hour: at for at, hour in enumerate(hours)}
         for row in rows:
-            back = round((self._this_hour - row["hour"]) / HOUR)
-            by_job[row["job_id"]][23 - back][row["status"]] += row["runs"]
-        spans = [self._span(self._this_hour - (23 - at) * HOUR, 1) for at in range(24)]
+            if row["hour"] in places:  # a shared reading may be of the hour before
+                by_job[row["job_id"]][places[row["hour"]]][row["status"]] += row["runs"]
+        spans = [self._span(hour, 1) for hour in hours]
         blank = [cell(at, 24, "", f"{said} {self._counts({})}") for at, (said, _) in enumerate(spans)]
         drawn = []
         for job in jobs:
@@ -238,7 +241,8 @@ class _Drawer:
                 said, href = spans[at]
                 title = f"{said} {self._counts(counts)}"
                 cells[at] = cell(at, 24, worst(list(counts)), title, f"{href}&job={of_job}")
-                total.update(counts)
+                for status, runs in counts.items():
+                    total[status] += runs
             drawn.append({**job, "strip": strip(cells, f"{job['name']}: {self._counts(total)}")})
         return drawn
 
@@ -251,6 +255,8 @@ class _Drawer:
     def _counts(self, counts: Mapping[str, int]) -> str:
         if not counts:
             return say(self._language, "no_runs_then")
-        return " · ".join(
-            f"{say(self._language, f'status.{status}')} {n:,}" for status, n in sorted(counts.items())
-        )
+        key = frozenset(counts.items())
+        if key not in self._said:
+            parts = (f"{say(self._language, f'status.{status}')} {n:,}" for status, n in sorted(key))
+            self._said[key] = " · ".join(parts)
+        return self._said[key]
