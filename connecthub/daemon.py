@@ -206,6 +206,22 @@ async def open_vault(settings: Settings, db: Database) -> Vault:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """`serve` returns after what is being answered."""
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        """Once a second, for the date in the answers, and not ten times: an idle hub sleeps."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._ending.wait()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are the daemon's: runs are drained while pages still answer."""
@@ -228,7 +244,7 @@ async def _web(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        server.should_exit = True
+        server.end()
         await serving
 
 

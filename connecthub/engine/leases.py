@@ -97,6 +97,8 @@ class Leases:
     async def show_once(self) -> None:
         """Store what going runs have logged and how far they are, a part of them in each statement."""
         held = list(self._held.values())
+        if not held:
+            return
         waiting = [run for run in held if run.started_at is not None and run.changes != run.stored_changes]
         while True:
             live: list[tuple[HeldRun, int, Live]] = []

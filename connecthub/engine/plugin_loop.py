@@ -83,12 +83,17 @@ class PluginLoop:
         """Cancel the call's task, begun or not."""
         self.loop.call_soon_threadsafe(self._cancel, call)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something waits for it."""
+        return bool(self._asked or self._pending or self.running)
+
     def is_blocked(self) -> bool:
         """Whether the loop has not come round for BLOCKED_S; asks it to tell, for the next look.
 
         One that nothing waits for is left asleep.
         """
-        if not (self._asked or self._pending or self.running):
+        if not self.is_busy:
             return False
         now = boottime()
         if self._asked:

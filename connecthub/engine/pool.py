@@ -30,6 +30,7 @@ class Pool:
         self._loop = PluginLoop()
         self._old_loops: list[PluginLoop] = []
         self._threads = Threads(self._done)
+        self._is_used = asyncio.Event()  # the plugin loop, since the last look at it that found nothing there
         self._watch = asyncio.create_task(self._watching())
 
     @property
@@ -49,6 +50,7 @@ class Pool:
     def start_async(self, call: Call) -> None:
         """Run a coroutine function on the plugin loop."""
         self._loop.submit(call)
+        self._is_used.set()
 
     def start_in_thread(self, call: Call) -> None:
         """Run a plain function in a thread."""
@@ -59,6 +61,9 @@ class Pool:
 
     async def _watching(self) -> None:
         while True:
+            if not (self._old_loops or self._loop.is_busy):
+                self._is_used.clear()
+            await self._is_used.wait()
             await asyncio.sleep(_WATCH_S)
             for loop in [self._loop, *self._old_loops]:
                 loop.deliver()
