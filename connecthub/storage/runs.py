@@ -218,7 +218,10 @@ async def store_endings(db: Database, worker_id: UUID, endings: Sequence[Ending]
 
     Harmless when repeated: what is stored already is left alone.
     """
-    raced = await db.fetch(_END, worker_id, *zip(*in_order(endings), strict=True))
+    columns = zip(*in_order(endings), strict=True)
+    # Of an array each element costs, of one that is not there none does: unnest() fills up with NULL.
+    told = [None if column.count(None) == len(column) else column for column in columns]
+    raced = await db.fetch(_END, worker_id, *told)
     if raced:
         await db.execute(_SUPERSEDE, [row["id"] for row in raced])
 
