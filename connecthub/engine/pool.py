@@ -61,9 +61,9 @@ class Pool:
 
     async def _watching(self) -> None:
         while True:
-            if not (self._old_loops or self._loop.is_busy):
-                self._is_used.clear()
             await self._is_used.wait()
+            if not (self._old_loops or self._loop.is_busy):
+                self._is_used.clear()  # one look more: what has just returned may wait to be delivered
             await asyncio.sleep(_WATCH_S)
             for loop in [self._loop, *self._old_loops]:
                 loop.deliver()

@@ -53,7 +53,7 @@ class Hours:
 class HourFigures:
     """What the overview counts: the week of all Jobs, and the day of each Job that it shows.
 
-    Without `fresh`, and while the newest hours alone hold tens of thousands of runs, a reading is shared.
+    Without `fresh`, and while the newest hours alone hold over ten thousand runs, a reading is shared.
     """
 
     def __init__(self, database: Database) -> None:

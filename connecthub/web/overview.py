@@ -129,6 +129,8 @@ class OverviewPages:
             overview.up_next(db, _UP_NEXT),
             last_pass(db),
         )
+        # A shared reading may be of the hour before.
+        week = [row for row in week if row["hour"] > this_hour - _SPANS["7d"] * HOUR]
         jobs = await overview.strip_jobs(db, [row["job_id"] for row in failing], asked.get("strips") == "all")
         cells = await self._hours.strips([job["id"] for job in jobs], this_hour, fresh=fresh)
         hours = _SPANS.get(asked.get("hours", ""), 24)
@@ -230,7 +232,7 @@ class _Drawer:
         hours = [self._this_hour - (23 - at) * HOUR for at in range(24)]
         places = {hour: at for at, hour in enumerate(hours)}
         for row in rows:
-            if row["hour"] in places:  # a shared reading may be of the hour before
+            if row["hour"] in places:
                 by_job[row["job_id"]][places[row["hour"]]][row["status"]] += row["runs"]
         spans = [self._span(hour, 1) for hour in hours]
         blank = [cell(at, 24, "", f"{said} {self._counts({})}") for at, (said, _) in enumerate(spans)]

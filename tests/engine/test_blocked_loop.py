@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import threading
+
 import pytest
 
 from connecthub.engine import plugin_loop
+from connecthub.engine.plugin_loop import Call, PluginLoop
+from connecthub.engine.pool import Pool
 from connecthub.storage import requests
 from connecthub.storage.audit import Actor
 from tests.engine import sample_jobs
@@ -85,3 +91,69 @@ def test_what_moved_and_blocks_again_does_not_disturb_the_loop_that_it_left(
     sample_jobs.released.set()
     assert loaded.wait(second)["status"] == "SUCCESS"
     assert "left on its event loop" not in caplog.text
+
+
+def plugin_loops() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "connecthub-plugins"}
+
+
+def test_a_loop_that_was_replaced_ends_once_it_is_free_again(
+    loaded: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[PluginLoop] = []
+    look = PluginLoop.is_blocked
+
+    def count(self: PluginLoop) -> bool:
+        looks.append(self)
+        return look(self)
+
+    monkeypatch.setattr(PluginLoop, "is_blocked", count)
+    before = plugin_loops()
+    blocks = block(loaded)
+    loaded.until(lambda: plugin_loops() - before)
+    looks.clear()
+    loaded.until(lambda: len(looks) > 4)  # although nothing else is going
+    sample_jobs.released.set()
+    loaded.wait(blocks)
+    loaded.until(lambda: not plugin_loops() & before)
+
+
+def test_what_returns_while_the_loop_is_looked_at_does_not_wait_for_what_blocks_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, blocked, released = threading.Event(), threading.Event(), threading.Event()
+    left: list[asyncio.Task[None]] = []
+    go = asyncio.Event()  # of the plugin loop, which waits for it first
+    look = PluginLoop.is_blocked
+
+    async def plugin() -> None:
+        left.append(asyncio.create_task(leave_behind()))
+        begun.set()
+        await go.wait()
+
+    async def leave_behind() -> None:
+        await go.wait()
+        blocked.set()
+        released.wait(20)
+
+    def look_and_be_late(self: PluginLoop) -> bool:
+        found = look(self)
+        if begun.is_set() and not blocked.is_set():
+            self.loop.call_soon_threadsafe(go.set)
+            assert blocked.wait(10)
+        return found
+
+    async def run() -> None:
+        pool, told = Pool(1, lambda: None), asyncio.Event()
+        call = Call("plugin", plugin, contextvars.copy_context(), lambda how: told.set())
+        pool.start_async(call)
+        try:
+            async with asyncio.timeout(10):
+                await told.wait()
+            assert not released.is_set()
+        finally:
+            released.set()
+            await pool.close()
+
+    monkeypatch.setattr(PluginLoop, "is_blocked", look_and_be_late)
+    asyncio.run(run())
