@@ -29,12 +29,10 @@ from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
 from connecthub.storage import keys, queue, retention
-from connecthub.storage.database import UNAVAILABLE, Database
+from connecthub.storage.database import ENGINE_SETTINGS, PAGE_SETTINGS, UNAVAILABLE, Database
 from connecthub.storage.embedded import EmbeddedPostgres
-from connecthub.storage.frame import PAGE_SETTINGS
 from connecthub.storage.pending import migrate, require_schema
 from connecthub.storage.rights import require_rights
-from connecthub.storage.runs import ENGINE_SETTINGS
 from connecthub.storage.users import ensure_admin
 from connecthub.web.app import create_app
 

@@ -33,6 +33,19 @@ _SESSION = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
+# Sessions of the engine: the queue is empty when its plans are made and full when they are used, so that a
+# plan that reads all of it, for each run or to sort it, must never look cheap. And a claim was planned anew each
+# time, which took as long as what it does: what it is given never makes another plan better.
+ENGINE_SETTINGS = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",  # before PostgreSQL 18 what is switched off above looks dear enough to be compiled, each time
+}
+# Sessions of pages: what a page shows of a large table is found by an index. Where runs come faster than statistics,
+# reading all of the table looks cheaper, and a bitmap reads again what has left the index, which an index scan marks.
+PAGE_SETTINGS = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
 # What asyncpg raises where the server is away, starting, full, or cut in the middle.
 UNAVAILABLE = (
     OSError,

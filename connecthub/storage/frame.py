@@ -10,11 +10,6 @@ if TYPE_CHECKING:
     from connecthub.storage.database import Database
 
 
-# Sessions of pages: what a page shows of a large table is found by an index. Where runs come faster than statistics,
-# reading all of the table looks cheaper, and a bitmap reads again what has left the index, which an index scan marks.
-PAGE_SETTINGS = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
-
-
 async def job_exists(db: Database, job_id: str) -> bool:
     """Whether there is a Job of this id."""
     return bool(await db.fetchval("SELECT EXISTS (SELECT FROM jobs WHERE id = $1)", job_id))

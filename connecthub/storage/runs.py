@@ -21,17 +21,6 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 STATEMENT_CHARS = 1 << 19  # of texts in one statement: of each several copies are made on its way
 
-# Sessions of the engine: the queue is empty when its plans are made and full when they are used, so that a
-# plan that reads all of it, for each run or to sort it, must never look cheap. And a claim was planned anew each
-# time, which took as long as what it does: what it is given never makes another plan better.
-ENGINE_SETTINGS = {
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "enable_sort": "off",
-    "plan_cache_mode": "force_generic_plan",
-    "jit": "off",  # before PostgreSQL 18 what is switched off above looks dear enough to be compiled, each time
-}
-
 
 class Claim(NamedTuple):
     """A run that this hub owns. `claimed_at` is the database's clock, `due_at` when it should have begun."""

@@ -11,8 +11,8 @@ from uuid import uuid4
 from connecthub.engine.tick import Ticker
 from connecthub.metrics import Metrics
 from connecthub.storage import runs
-from connecthub.storage.database import Database
-from connecthub.storage.runs import ENGINE_SETTINGS, Claim, Ending
+from connecthub.storage.database import ENGINE_SETTINGS, Database
+from connecthub.storage.runs import Claim, Ending
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figure, Size
 

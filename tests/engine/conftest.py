@@ -24,8 +24,7 @@ from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
 from connecthub.storage import requests
 from connecthub.storage.audit import Actor
-from connecthub.storage.database import Database
-from connecthub.storage.runs import ENGINE_SETTINGS
+from connecthub.storage.database import ENGINE_SETTINGS, Database
 from tests.engine import sample_jobs
 
 JOBS = "tests.engine.sample_jobs"

@@ -13,9 +13,8 @@ import pytest
 from connecthub.engine.tick import Ticker
 from connecthub.metrics import Metrics
 from connecthub.storage import overview, queue, runs
-from connecthub.storage.database import Database
-from connecthub.storage.frame import PAGE_SETTINGS
-from connecthub.storage.runs import ENGINE_SETTINGS, Ending
+from connecthub.storage.database import ENGINE_SETTINGS, PAGE_SETTINGS, Database
+from connecthub.storage.runs import Ending
 from tests.engine import sample_jobs
 from tests.engine.conftest import Rig
 

@@ -14,8 +14,7 @@ from connecthub.engine.tick import DatabaseMinute, Ticker
 from connecthub.metrics import Metrics
 from connecthub.storage import requests
 from connecthub.storage.audit import Actor
-from connecthub.storage.database import Database
-from connecthub.storage.runs import ENGINE_SETTINGS
+from connecthub.storage.database import ENGINE_SETTINGS, Database
 from tests.engine.conftest import Rig
 
 _WAITING = (
