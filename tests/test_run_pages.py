@@ -303,6 +303,13 @@ def test_points_of_many_runs_are_the_worst_of_each_column(hub: Hub) -> None:
     assert drawn.count('class="hub-m-failure"') == 25 and "worst run of each column" in page
 
 
+def test_the_id_of_a_job_is_text_in_the_scatter(hub: Hub) -> None:
+    insert_job(hub, "<b>odd</b>")
+    _, run_id = (insert_run(hub, job_id="<b>odd</b>") for _ in range(2))
+    raw = hub.client.get("/admin/joblogs/list").text
+    assert f"<title>&lt;b&gt;odd&lt;/b&gt; #{run_id} " in raw and "<b>odd" not in raw
+
+
 def test_the_innermost_call_is_named() -> None:
     text = (
         'Traceback\n  File "/a/x.py", line 1, in run\n    y()\n  File "b/y.py", line 88, in push\n    raise\n'

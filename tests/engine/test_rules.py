@@ -319,3 +319,22 @@ def test_rule_6_a_claim_that_goes_on_behind_a_run_takes_only_what_is_like_it(rig
 
     assert behind(first, "schedule") == [second]
     assert behind(persons[0], "manual") == [persons[1]]
+
+
+def test_ends_that_are_stored_together_keep_what_each_of_them_says(rig: Rig) -> None:
+    """Promise 4: also where one of them says nothing of what the other tells."""
+    rig.job("a", "EchoJob")
+    first, second = add(rig), add(rig)
+    assert claim(rig) == [first, second]
+    said: dict[str, Any] = {
+        "message": "no answer",
+        "traceback": "Traceback",
+        "run_log": "line",
+        "result": '{"n": 1}',
+    }
+    told = Ending(first, "FAILURE", "exception", progress='{"done": 1}', retry_delay_s=5, **said)
+    rig.do(runs.store_endings(rig.db, OURS, [told, Ending(second, "SUCCESS")]))
+    rows = [dict(rig.row(run_id)) for run_id in (first, second)]
+    assert [row["status"] for row in rows] == ["FAILURE", "SUCCESS"]
+    assert rows[0] == rows[0] | said | {"reason": "exception", "progress": '{"done": 1}'}
+    assert rows[1] == rows[1] | dict.fromkeys([*said, "reason", "progress"])
