@@ -26,7 +26,6 @@ _QUEUED = "SELECT count(*) FROM job_logs WHERE status = 'QUEUED'"
 def back_to_back(bench: Bench, size: Size) -> list[Figure]:
     """Row 6: the queue is never empty, and retention has something to delete."""
     bench.fill(1000, "NothingJob")
-    bench.arm("none", bench.next_minute())
     _add_old_runs(bench)
     hub = bench.start(64)
     bench.queue(5000)
@@ -108,7 +107,6 @@ def _most_dead(bench: Bench) -> float:
 def idle(bench: Bench, size: Size) -> list[Figure]:
     """Row 8: a thousand Jobs, none of them due."""
     bench.fill(1000, "NothingJob")
-    bench.arm("none", bench.next_minute())
     memory, used = [], []
     for _ in range(size.times):
         hub = bench.start(32)
@@ -141,7 +139,6 @@ def logs(bench: Bench, size: Size) -> list[Figure]:
     bench.fill(1, "LogJob", {"lines": lines}, prefix="one")
     bench.fill(100, "LogJob", {"lines": lines // 100}, prefix="many")
     hub = bench.start(100)
-    bench.arm("none", bench.next_minute())
     before = resident_mib(hub.process.pid)
     reset_peak(hub.process.pid)
     ratios: dict[str, list[float]] = {"one": [], "many": []}
@@ -189,7 +186,6 @@ def _plain_lines(lines: int) -> float:
 def hubs(bench: Bench, size: Size) -> list[Figure]:
     """Row 11: one, two and four hubs drain the same queue, alternating."""
     bench.fill(1000, "NothingJob")
-    bench.arm("none", bench.next_minute())
     running: list[Hub] = []
     rates: dict[int, list[float]] = {1: [], 2: [], 4: []}
     for _ in range(size.times):

@@ -93,7 +93,6 @@ def _require(row: str, *modules: str) -> None:
 
 def _warm_hub(bench: Bench, places: int) -> Hub:
     hub = bench.start(places)
-    bench.arm("none", bench.next_minute())
     bench.queue(_WARM)
     bench.settle(120)
     return hub

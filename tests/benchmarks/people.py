@@ -11,7 +11,7 @@ from math import inf
 from tests.benchmarks.bench import Bench, figure_of, quantile
 from tests.benchmarks.figures import Figure, Size
 from tests.benchmarks.pace import paced
-from tests.faults.stage import NEVER, Hub
+from tests.faults.stage import Hub
 from tests.program import Person
 
 _CHUNK = 20_000
@@ -44,7 +44,6 @@ def run_now(bench: Bench, size: Size) -> list[Figure]:
     bench.fill(1, "StampedJob", prefix="now")
     hub = bench.start(64)
     person = hub.person()
-    bench.arm("none", bench.next_minute())
     _run_now(bench, person, time.time(), 1)
     alone: list[float] = []
     under: list[float] = []
@@ -84,8 +83,9 @@ def _lag(hub: Hub) -> tuple[float, float]:
 def admin_under_load(bench: Bench, size: Size) -> list[Figure]:
     """Row 7: pages at 10 requests a second, while runs drain all the time and so many Jobs are due each minute."""
     bench.fill(size.due, "NothingJob", prefix="due")
-    bench.fill(1000, "NothingJob", prefix="fed", cron=NEVER)
+    bench.fill(1000, "NothingJob", prefix="fed")
     hub = bench.start(64)
+    bench.arm("due", bench.next_minute())
     person = hub.person()
     stop = threading.Event()
 
@@ -118,7 +118,6 @@ def pages(bench: Bench, size: Size) -> list[Figure]:
     """Row 9: the pages over a million runs (ten with --full), one request after the other."""
     rows = 10_000_000 if size.full else 1_000_000
     bench.fill(_JOBS, "NothingJob")
-    bench.arm("none", bench.next_minute())
     _fill_runs(bench, rows)
     hub = bench.start(64)
     person = hub.person()

@@ -32,7 +32,6 @@ def sick(bench: Bench, size: Size) -> list[Figure]:
     seconds = 600 if size.full else size.seconds
     bench.fill(1000, "NothingJob")
     hub = bench.start(64)
-    bench.arm("none", bench.next_minute())
     bench.queue(2000)
     bench.settle(120)
     other, third = (bench.do(asyncpg.connect(bench.postgres.dsn)) for _ in range(2))

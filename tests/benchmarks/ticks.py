@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tests.benchmarks.bench import Bench, figure_of, quantile
 from tests.benchmarks.figures import Figure, Size
-from tests.faults.stage import NEVER, Hub
+from tests.faults.stage import Hub
 
 _DUE = 100
 _PLACES = 128
@@ -37,12 +37,11 @@ def ticks(bench: Bench, size: Size) -> list[Figure]:
     """Row 3 with 1,000 and 100,000 Jobs (a million with --full), and row 4 on the largest table."""
     bench.fill(_DUE, "StampedJob", prefix="due")
     hub = bench.start(_PLACES)
-    bench.arm("none", bench.next_minute())
     filled = _DUE
     first = [_tick(bench, hub, "due")]
     full: dict[int, list[Tick]] = {}
     for jobs in (1000, 100_000, *([1_000_000] if size.full else [])):
-        bench.fill(jobs - filled, "NothingJob", prefix=f"rest{jobs}", cron=NEVER)
+        bench.fill(jobs - filled, "NothingJob", prefix=f"rest{jobs}")
         filled = jobs
         bench.vacuum("jobs")
         _tick(bench, hub, "due")
