@@ -44,7 +44,7 @@ WHERE (touched_at IS NULL OR touched_at <= clock_timestamp() - make_interval(sec
 RETURNING true
 """
 _END = """
-UPDATE retention SET touched_at = clock_timestamp(), ended_at = clock_timestamp() WHERE worker_id = $1
+UPDATE retention SET touched_at = now, ended_at = now FROM clock_timestamp() AS now WHERE worker_id = $1
 """
 
 
@@ -57,7 +57,7 @@ async def begin(db: Database, worker_id: UUID, every_s: float) -> bool:
 
 
 async def end(db: Database, worker_id: UUID) -> None:
-    """The pass of this hub came to its end."""
+    """The pass of this hub came to its end: `ended_at` is `touched_at` until the next one begins."""
     await db.execute(_END, worker_id)
 
 

@@ -175,6 +175,11 @@ def test_of_two_hubs_one_is_at_it_and_a_pass_that_was_cut_off_is_made_again(shel
     assert rig.do(retention.begin(rig.db, second, 3600))
     step = rig.do(retention.delete_runs(rig.db, first, retention.Kept(90, 365, 0), 0, {}))
     assert step.reached is None, "whoever was taken over from stops"
+    ended = "SELECT ended_at = touched_at AS ended FROM retention"
+    assert not rig.sql(ended)[0]["ended"]
+    for _ in range(100):  # the clock read twice is often the same moment
+        rig.do(retention.end(rig.db, second))
+        assert rig.sql(ended)[0]["ended"]
 
 
 def test_a_hub_is_kept_for_as_long_as_runs_are(shelf: Shelf) -> None:
