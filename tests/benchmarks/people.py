@@ -85,8 +85,9 @@ def admin_under_load(bench: Bench, size: Size) -> list[Figure]:
     bench.fill(size.due, "NothingJob", prefix="due")
     bench.fill(1000, "NothingJob", prefix="fed")
     hub = bench.start(64)
-    bench.arm("due", bench.next_minute())
     person = hub.person()
+    mark = bench.next_minute()
+    bench.arm("due", mark)
     stop = threading.Event()
 
     def feed() -> None:
@@ -97,6 +98,7 @@ def admin_under_load(bench: Bench, size: Size) -> list[Figure]:
             )
 
     feeder = threading.Thread(target=feed)
+    bench.sleep_until(mark, -5)
     looks, in_time = _lag(hub)
     feeder.start()
     took = []
@@ -106,6 +108,8 @@ def admin_under_load(bench: Bench, size: Size) -> list[Figure]:
     looks, in_time = (now - before for now, before in zip(_lag(hub), (looks, in_time), strict=True))
     stop.set()
     feeder.join()
+    bench.settle(120)
+    _end_of_burst(bench, mark, size.due)
     bench.end(hub)
     late = 100 * (1 - in_time / max(looks, 1))
     return [
