@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -17,6 +18,7 @@ from connecthub.storage.database import ENGINE_SETTINGS, PAGE_SETTINGS, Database
 from connecthub.storage.runs import Ending
 from tests.engine import sample_jobs
 from tests.engine.conftest import Rig
+from tests.program import Person, Program
 
 QUEUED = 2000
 PLACES = 32
@@ -164,6 +166,41 @@ def test_no_page_reads_all_runs_although_statistics_say_that_nearly_all_go(
     assert asyncio.run(read()) == 0
 
 
+def test_a_tick_reads_the_jobs_that_are_due_and_no_others(dsn: str) -> None:
+    async def read() -> int:
+        db = await Database.open(dsn, size=1, settings=ENGINE_SETTINGS)
+        await db.execute(
+            "INSERT INTO jobs (id, cron_expr, handler_path)"
+            " SELECT 'job-' || n, '* * * * *', 'tests:Any' FROM generate_series(1, $1) AS n",
+            QUEUED,
+        )
+        await db.execute(
+            "UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp())"
+            " + CASE WHEN id LIKE 'job-1__' THEN interval '0' ELSE interval '30 days' END"
+        )
+        await db.execute("VACUUM ANALYZE jobs")
+        queued, read = await read_by(tick, db, jobs_read)
+        assert queued == 100
+        return read
+
+    assert asyncio.run(read()) < 10 * 100
+
+
+def test_a_hub_and_its_pages_work_with_these_settings(rig: Rig, tmp_path: Path) -> None:
+    """While a table has a page or two, reading it whole is the plan of whoever works without them."""
+    rig.job("a", "EchoJob")
+    environ = {"CONNECTHUB_DATABASE__URL": rig.dsn, "CONNECTHUB_PLUGINS__PACKAGES": '["tests"]'}
+    with Program(tmp_path, environ) as program, Person(program.url) as person:
+        person.sign_in(program.password)
+        run = person.post("/admin/jobs/a/run").headers["location"]
+        rig.until(lambda: "Success" in person.get(run).text)
+        for page in ("/admin/", "/admin/joblogs/list", "/admin/jobs/details/a"):
+            assert person.get(page).status_code == 200
+    # A session tells what it has read at the latest when it ends.
+    read = rig.sql("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'job_logs'")
+    assert read[0]["seq_scan"] == 0
+
+
 async def read_by(
     look: Callable[[Database], Awaitable[object]], db: Database, count: Callable[[Database], Awaitable[int]]
 ) -> tuple[object, int]:
@@ -180,4 +217,21 @@ async def rows_read_in_turn(db: Database) -> int:
     await db.execute("SELECT pg_stat_force_next_flush()")
     return int(
         await db.fetchval("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'job_logs'") or 0
+    )
+
+
+async def tick(db: Database) -> int:
+    """A tick; how many runs wait after it."""
+    await Ticker(db, Metrics(), lambda: None).tick_once()
+    return int(await db.fetchval("SELECT count(*) FROM job_logs WHERE status = 'QUEUED'"))
+
+
+async def jobs_read(db: Database) -> int:
+    """How many rows of jobs and entries of its indexes all sessions have read."""
+    await db.execute("SELECT pg_stat_force_next_flush()")
+    return int(
+        await db.fetchval(
+            "SELECT sum(idx_tup_read) + (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'jobs')"
+            " FROM pg_stat_user_indexes WHERE relname = 'jobs'"
+        )
     )
