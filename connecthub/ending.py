@@ -9,7 +9,7 @@ import signal
 import sys
 
 _NUMBERS = (signal.SIGTERM, signal.SIGINT)
-_OVERTIME_S = 9.5  # beyond the grace a shutdown takes no longer, whatever happens
+_OVERTIME_S = 10.0  # beyond the grace a shutdown takes no longer, whatever happens
 _TELL_S = 0.5
 
 

@@ -45,7 +45,8 @@ class Endings:
         self._spool = spool
         self._on_stored = on_stored
         self._waiting: dict[_Key, tuple[Unstored, float]] = {}  # since when, on the boot clock
-        self._spooled: set[_Key] = set()
+        self._spooled: set[_Key] = set()  # those that wait and are in the spool file, which may hold more
+        self._is_file = False
         self._spooling = asyncio.Lock()
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
@@ -57,7 +58,7 @@ class Endings:
 
     @property
     def spooled(self) -> int:
-        """How many are in the spool file."""
+        """How many of them are in the spool file."""
         return len(self._spooled)
 
     def put(self, ending: Unstored) -> None:
@@ -71,7 +72,7 @@ class Endings:
         await self._empty.wait()
 
     async def spool_once(self, after_s: float = _SPOOL_AFTER_S) -> None:
-        """Put on disk what has waited longer than `after_s`; clear the disk once all is stored."""
+        """Put on disk what has waited longer than `after_s`; clear the disk once all that is there is stored."""
         async with self._spooling:
             await self._spool_what_waits(after_s)
 
@@ -84,12 +85,13 @@ class Endings:
         ]
         if waiting:
             await asyncio.to_thread(self._spool.write, waiting)
-            if not self._spooled:
+            if not self._is_file:
                 log.warning("%d ends of runs wait for the database; they are in the spool file", len(waiting))
-            self._spooled.update(map(_key, waiting))
-        elif self._spooled and not self._waiting:
+            self._is_file = True
+            self._spooled.update(self._waiting.keys() & map(_key, waiting))
+        elif self._is_file and not self._spooled:
             await asyncio.to_thread(self._spool.clear)
-            self._spooled.clear()
+            self._is_file = False
 
     async def replay_once(self) -> None:
         """Store what hubs that are no more have left on disk, each under its `worker_id` (rule 15)."""
@@ -146,6 +148,7 @@ class Endings:
     def _forget(self, stored: list[Unstored]) -> None:
         for ending in stored:
             del self._waiting[_key(ending)]
+            self._spooled.discard(_key(ending))
             self._on_stored(ending)
         if not self._waiting:
             self._wake.clear()

@@ -22,7 +22,7 @@ from connecthub.storage.revisions import Definition
 from connecthub.storage.runs import Claim
 
 STOP_GRACE_S = 5.0  # from the request to stop until the end is stored although the code is still going
-_KILLED_S = 2.0  # a process that is killed has gone by then, or hangs in the kernel
+KILLED_S = 2.0  # a process that is killed has gone by then, or hangs in the kernel
 
 
 class LeaseStale(Exception):
@@ -61,6 +61,7 @@ class HeldRun:
     stored_changes: int = 0
     stop_reason: str | None = None
     stopping: asyncio.Event | None = None  # set by `stop`, for who waits for it
+    _giving_up: asyncio.TimerHandle | None = None
     beaten: asyncio.Event | None = None  # set by each beat, for who waits for one
     refused: bool = False  # a beat found it no longer RUNNING before it had started
     is_withdrawn: bool = False
@@ -121,16 +122,28 @@ class HeldRun:
         return self.started_at_boot + self.timeout_s + 2 * STOP_GRACE_S
 
     def stop(self, reason: str, grace_s: float = STOP_GRACE_S) -> None:
-        """Ask the run to stop; after `grace_s` its end is stored even if the code has not returned."""
-        if self.stop_reason is not None or self.has_ended:
+        """Ask the run to stop; after `grace_s` its end is stored even if the code has not returned.
+
+        Asked again, its first reason stays, and the earliest of these moments counts.
+        """
+        if self.has_ended:
             return
-        self.stop_reason = reason
-        if self.stopping is not None:
-            self.stopping.set()
-        if self.call is None:
-            return
-        self.call.interrupt()
-        asyncio.get_running_loop().call_later(grace_s, self._give_up)
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            if self.stopping is not None:
+                self.stopping.set()
+            if self.call is not None:
+                self.call.interrupt()
+        if self.call is not None:
+            self._give_up_after(grace_s)
+
+    def _give_up_after(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._giving_up is not None:
+            if self._giving_up.when() <= loop.time() + seconds:
+                return
+            self._giving_up.cancel()
+        self._giving_up = loop.call_later(seconds, self._give_up)
 
     def asked_to_stop(self) -> bool:
         """Whether the run should end; what `ctx.cancelled` tells."""
@@ -140,7 +153,7 @@ class HeldRun:
         if self.has_ended or self.call is None:
             return
         if self.call.kill():  # its end follows
-            asyncio.get_running_loop().call_later(_KILLED_S, self._give_up)
+            self._giving_up = asyncio.get_running_loop().call_later(KILLED_S, self._give_up)
         else:
             self.is_overdue = True
             self.context.run(self.on_end, self, None)

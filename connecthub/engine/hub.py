@@ -7,14 +7,13 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
 
 from connecthub import __version__, failpoints
 from connecthub.clock import boottime
 from connecthub.config import Settings
 from connecthub.engine.dispatcher import Dispatcher
 from connecthub.engine.endings import Endings
-from connecthub.engine.held import HeldRuns
+from connecthub.engine.held import KILLED_S, HeldRuns
 from connecthub.engine.leases import LIVE_S, Leases
 from connecthub.engine.looper import Every
 from connecthub.engine.pool import Pool
@@ -26,7 +25,7 @@ from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
 from connecthub.storage import health, hubs, runs
-from connecthub.storage.database import UNAVAILABLE, Database
+from connecthub.storage.database import UNAVAILABLE, Database, Listener
 from connecthub.storage.hubs import HubState
 from connecthub.storage.late import LateReturn
 
@@ -73,7 +72,7 @@ class Hub:
         self._leases = Leases(db, self.held, self._dispatcher, metrics, self._lease_s)
         self._ticker = Ticker(db, metrics, on_queued=self._queued)
         self._retention = Retention(db, self.held.worker_id, settings.retention, metrics)
-        self._unlisten: Callable[[], Awaitable[None]] | None = None
+        self._listener: Listener | None = None
         self._loops: list[Every] = []
         self._looked_at = 0.0
         self._newer_schema: str | None = None
@@ -98,6 +97,7 @@ class Hub:
         ]
         if not self._db.is_pooled:
             self._loops.append(Every("listener", 1.0, self._listen_once, slowest, at_once=True))
+            self._loops.append(Every("listener's connection", self._beat_s, self._ask_listener_once, slowest))
         self._ticker.start()
         self._dispatcher.wake()
 
@@ -117,7 +117,7 @@ class Hub:
         await self.held.drain(deadline - boottime())
         for run in list(self.held.values()):
             run.stop("shutdown", grace_s=_STOP_S)
-        await self.held.drain(_STOP_S + 0.5)
+        await self.held.drain(_STOP_S + KILLED_S + 0.5)
         await self._endings.stop(_ANSWER_S)
         await asyncio.gather(*(loop.stop() for loop in self._loops))
         if not len(self._endings):  # or the database has just not answered
@@ -130,8 +130,8 @@ class Hub:
                 # Code that has still not returned ends with the process, which is about to exit.
                 await runs.clear_leases(self._db, self.held.worker_id)
                 await hubs.store_stopped(self._db, self.held.worker_id)
-                if self._unlisten is not None:
-                    await self._unlisten()
+                if self._listener is not None:
+                    await self._listener.close()
 
     async def _give_back(self) -> None:
         """Rule 19: what has not started goes back to the queue, now that the last claim has answered."""
@@ -239,13 +239,17 @@ class Hub:
         self._dispatcher.wake()
 
     async def _listen_once(self) -> None:
-        if self._unlisten is None:
-            self._unlisten = await self._db.listen(self._heard)
-            self._dispatcher.wake()
+        if self._listener is None:
+            self._listener = await self._db.listen(self._heard)
+            self._dispatcher.look_from_the_front()
+
+    async def _ask_listener_once(self) -> None:
+        if self._listener is not None:
+            await self._listener.ask(self._lease_s / 4)
 
     def _heard(self, payload: str) -> None:
         if payload == "":
-            self._unlisten = None  # the connection ended: the listener makes a new one
+            self._listener = None  # the connection ended: the listener makes a new one
         elif payload.startswith("cancel "):
             self._leases.cancel(int(payload.split()[1]))
         else:

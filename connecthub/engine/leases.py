@@ -22,7 +22,10 @@ LIVE_S = 2.0
 
 
 class Leases:
-    """Keeps what this hub holds believed alive, and finds what nobody holds any more."""
+    """Keeps what this hub holds believed alive, and finds what nobody holds any more.
+
+    `last_beat` (boot clock): when the last beat was sent that was answered; leases end a lease after it.
+    """
 
     def __init__(
         self, db: Database, held: HeldRuns, dispatcher: Dispatcher, metrics: Metrics, lease_s: float
@@ -38,6 +41,7 @@ class Leases:
     async def beat_once(self) -> None:
         """Renew every lease; find lost claims, cancels, and runs that are RUNNING no longer."""
         failpoints.passing("beat.before")
+        self._look_at_the_clock()
         sent = boottime()
         held = dict(self._held)
         claims_begun, quiet = self._dispatcher.claims_begun, self._dispatcher.is_quiet
@@ -47,9 +51,9 @@ class Leases:
         except BaseException:
             self._connected_since = None
             raise
-        self.last_beat = boottime()
+        self.last_beat = sent
         if self._connected_since is None:
-            self._connected_since = self.last_beat
+            self._connected_since = boottime()
         for run_id in renewed:
             run = held[run_id]
             if run_id in beat.running:
@@ -86,6 +90,7 @@ class Leases:
 
     async def reap_once(self) -> None:
         """Rule 11: only after one unbroken lease of connection, the hub's start included."""
+        self._look_at_the_clock()
         if self._connected_since is None or boottime() - self._connected_since < self._lease_s:
             return
         lost = await runs.reap(self._db)
@@ -93,6 +98,14 @@ class Leases:
             self._metrics.lost.inc(len(lost))
             log.warning("%d runs are LOST, their hub stopped answering: %s", len(lost), lost[:20])
             self._dispatcher.wake()
+
+    def _look_at_the_clock(self) -> None:
+        """A hub that stood still for a lease (its machine slept) was not connected either.
+
+        What it holds looks lost then, to itself as well, and so does what others hold who stood still with it.
+        """
+        if boottime() - self.last_beat >= self._lease_s:
+            self._connected_since = None
 
     async def show_once(self) -> None:
         """Store what going runs have logged and how far they are, a part of them in each statement."""

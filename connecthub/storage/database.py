@@ -169,21 +169,43 @@ class Database:
                 await connection.execute("SELECT set_config('connecthub.user', $1, true)", user)
             yield connection
 
-    async def listen(self, heard: Callable[[str], None]) -> Callable[[], Awaitable[None]]:
+    async def listen(self, heard: Callable[[str], None]) -> Listener:
         """Call `heard` with each payload notified on CHANNEL, over a connection of its own.
 
-        `heard("")` is called when that connection has ended. The result closes it. Not to be had where
-        `is_pooled`.
+        `heard("")` is called when that connection has ended. Not to be had where `is_pooled`.
         """
         with _kept_out():
-            connection = await self._connect()
+            connection = await self._connect(command_timeout=CONNECT_TIMEOUT_S)
 
         def on_notice(_connection: Any, _pid: int, _channel: str, payload: object) -> None:
             heard(str(payload))
 
+        try:
+            await connection.add_listener(CHANNEL, on_notice)
+        except BaseException:
+            connection.terminate()
+            raise
         connection.add_termination_listener(lambda _connection: heard(""))
-        await connection.add_listener(CHANNEL, on_notice)
-        return connection.close
+        return Listener(connection)
+
+
+class Listener:
+    """A connection that only hears: it would never notice that nothing can arrive any more."""
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._connection = connection
+
+    async def ask(self, seconds: float) -> None:
+        """Cut it where the server does not answer within `seconds`."""
+        try:
+            await self._connection.execute("SELECT", timeout=seconds)
+        except BaseException:
+            self._connection.terminate()
+            raise
+
+    async def close(self) -> None:
+        """End it; nothing is heard any more."""
+        await self._connection.close()
 
 
 @contextmanager

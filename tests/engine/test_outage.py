@@ -18,12 +18,13 @@ import asyncpg
 import pytest
 
 from connecthub.clock import boottime
-from connecthub.engine.spool import Spool
+from connecthub.engine.spool import Spool, Unstored
 from connecthub.storage import runs
 from connecthub.storage.late import LateReturn
 from connecthub.storage.runs import Ending
 from tests.engine import sample_jobs
 from tests.engine.conftest import Rig
+from tests.faults.proxy import Proxy
 
 CANARY = "canary-7d1f42c9"
 
@@ -203,3 +204,41 @@ def test_a_hub_that_waits_for_the_database_does_not_stand_still(outage: Outage, 
     # Both have gone round since it began; the next tick may be a minute away.
     rig.until(lambda: hub.standstill(begun + patience) is None, timeout_s=80)
     assert "tick has stood still for" in str(hub.standstill(boottime() + patience + 60))
+
+
+def test_a_hub_whose_notices_get_lost_on_the_way_listens_anew(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A connection that says nothing never learns that nothing can arrive on it."""
+    [server] = rig.sql("SELECT current_setting('connecthub.folder') AS folder, current_user AS role")
+    [socket] = Path(server["folder"]).glob(".s.PGSQL.*[0-9]")
+    proxy, database = Proxy(str(socket)), urlsplit(rig.dsn).path
+    rig.dsn = f"postgresql://{server['role']}@127.0.0.1:{proxy.port}{database}?sslmode=disable"
+    hub = rig.start_hub()
+    deaf = rig.until(lambda: hub._listener)
+    proxy.deafen()
+    rig.until(lambda: hub._listener not in (None, deaf))
+    assert "listener's connection waits for the database" in caplog.text
+    rig.stop_hub()
+    proxy.close()
+
+
+def test_a_hub_is_ready_again_once_what_waited_on_disk_is_stored_whatever_comes_after(
+    hub: Rig, outage: Outage
+) -> None:
+    """Under load there is always an end on its way to the database."""
+    engine = hub.hubs[0][0]
+    endings, on_stored = engine._endings, engine._endings._on_stored
+
+    def another_comes(stored: Unstored) -> None:
+        endings.put(Ending(-1, "SUCCESS"))
+        on_stored(stored)
+
+    endings._on_stored = another_comes
+    with a_run_returns_during(outage, hub) as run_id:
+        hub.until(lambda: engine.readiness()["spool"])
+        outage.end()
+    hub.wait(run_id, "SUCCESS")
+    hub.until(lambda: not spool(hub))
+    assert engine.readiness()["spool"] is None and len(endings)
+    endings._on_stored = on_stored

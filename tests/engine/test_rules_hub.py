@@ -203,6 +203,39 @@ def test_rule_11_a_hub_reaps_only_after_an_unbroken_lease_of_connection(
     assert rig.wait(row["id"])["finished_at"] - row["now"] >= lease
 
 
+def test_rule_11_a_hub_that_stood_still_takes_nothing_for_lost_before_it_has_beaten_for_a_lease(
+    rig: Rig,
+) -> None:
+    """The machine slept: whichever of its timers comes first, its own run is not another one's to repeat."""
+    rig.job("a", "HoldJob")
+    hub = rig.start_hub()
+    leases = hub._leases
+    own = rig.run("a")
+    assert sample_jobs.begun.wait(10)
+    rig.until(lambda: _is_connected(rig, hub))
+
+    async def stand_still() -> None:
+        for loop in hub._loops:
+            await loop.stop()
+
+    rig.do(stand_still())
+    [other] = rig.sql(EXPIRED)
+    rig.until(lambda: hub.held[own].lease_until < boottime())
+    rig.do(leases.reap_once())
+    assert {rig.row(run_id)["status"] for run_id in (own, other["id"])} == {"RUNNING"}
+    rig.do(leases.beat_once())
+    rig.do(leases.reap_once())
+    assert {rig.row(run_id)["status"] for run_id in (own, other["id"])} == {"RUNNING"}
+    rig.until(lambda: rig.do(leases.beat_once()) or _is_connected(rig, hub))
+    rig.do(leases.reap_once())
+    assert [rig.row(run_id)["status"] for run_id in (own, other["id"])] == ["RUNNING", "LOST"]
+
+
+def _is_connected(rig: Rig, hub: Hub) -> bool:
+    since = hub._leases._connected_since
+    return since is not None and boottime() - since > rig.settings.pool.lease_s
+
+
 def _patient(rig: Rig, statement: str) -> Any:
     try:
         return rig.sql(statement)
@@ -228,6 +261,20 @@ def test_rule_19_a_claim_that_answers_while_its_hub_stops_is_given_back(
         stopping.result(20)
     [row] = hub.sql("SELECT status, worker_id FROM job_logs")
     assert (row["status"], row["worker_id"]) == ("QUEUED", None) and not sample_jobs.calls
+
+
+def test_what_was_being_stopped_when_its_hub_stops_ends_as_it_was_asked_to(rig: Rig) -> None:
+    """Its own grace would end after the hub: five seconds, of which the hub waits for two."""
+    rig.job("a", "HoldJob")
+    hub = rig.start_hub()
+    run_id = rig.run("a", stubborn=True)
+    assert sample_jobs.begun.wait(10)
+    held = hub.held[run_id]
+    rig.do(requests.cancel_run(rig.db, run_id, actor=LI))
+    rig.until(lambda: held.stop_reason)
+    rig.stop_hub()
+    row = rig.row(run_id)
+    assert (row["status"], row["reason"], row["lease_expires_at"]) == ("CANCELLED", "cancelled", None)
 
 
 def test_rule_20_what_is_claimed_starts_though_the_hub_is_paused(hub: Rig) -> None:

@@ -40,6 +40,15 @@ class Proxy:
         """What waits arrives, and so does what comes."""
         self._loop.call_soon_threadsafe(self._passes.set)
 
+    def deafen(self) -> None:
+        """From now on what the connections that LISTEN say and are told gets lost, and nobody closes them."""
+
+        async def deafen() -> None:
+            for link in self._open:
+                link.is_deaf = link.listens
+
+        self._do(deafen())
+
     def cut(self, most: int | None = None) -> int:
         """Cut `most` of the connections, the oldest first, or all; how many."""
 
@@ -107,6 +116,7 @@ class _Link:
         self._wanted: list[str] = []
         self._seen = 0  # how many of the parts to swallow after have come
         self._ahead = b""
+        self.listens = self.is_deaf = False
 
     async def run(self) -> None:
         await asyncio.gather(
@@ -124,7 +134,7 @@ class _Link:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await self._proxy.may_pass()
-                if heard(data):
+                if heard(data) and not self.is_deaf:
                     writer.write(data)
                     await writer.drain()
         self.close()
@@ -158,6 +168,7 @@ class _Link:
         return kind, body
 
     def _look(self, statement: bytes) -> None:
+        self.listens |= statement.startswith(b"LISTEN")
         wanted = self._proxy.swallow
         if wanted is not self._wanted:
             self._wanted, self._seen = wanted, 0
