@@ -275,10 +275,10 @@ def test_an_unknown_account_takes_as_long_as_a_wrong_password(stranger: Hub) -> 
     def took(username: str) -> float:
         times = []
         for _ in range(3):
-            begin = time.perf_counter()
+            begin = time.process_time()  # the hub is in this process; the clock also counts others' work
             form = {"username": username, "password": f"not {PASSWORD}"}
             assert stranger.client.post("/admin/login", data=form, headers=OWN).status_code == 400
-            times.append(time.perf_counter() - begin)
+            times.append(time.process_time() - begin)
         return min(times)
 
     known, unknown = took("wang"), took("nobody")

@@ -116,9 +116,9 @@ class Bench(Stage):
 
     def burst(self, hub: Hub, mark: datetime, count: int) -> Burst:
         """Wait for the runs of the fire time `mark`, and look at them once all have ended."""
+        starts, last = self.starts(), self._last_run() + count
         self.sleep_until(mark, -0.5)
         cpu, server = cpu_seconds(hub.process.pid), self.server_seconds()
-        starts, last = self.starts(), self._last_run() + count
         self.sleep_until(mark, 0.3)
         self.until(lambda: self._last_run() >= last, 300)
         self.settle(120)

@@ -156,7 +156,7 @@ class Rig:
         )
         return row
 
-    def until(self, look: Callable[[], Any], timeout_s: float = 20) -> Any:
+    def until(self, look: Callable[[], Any], timeout_s: float = 120) -> Any:
         """What `look` returns, as soon as that is something; the database has no signal for every change."""
 
         end = time.monotonic() + timeout_s

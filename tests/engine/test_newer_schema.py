@@ -19,7 +19,7 @@ def test_a_hub_that_sees_a_newer_schema_begins_nothing_and_says_why(
     hub.sql("UPDATE alembic_version SET version_num = '9999'")
     run_id = hub.run("people")
     hub.sql("UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp()) WHERE id = 'minutely'")
-    assert hub.do(engine._dispatcher.claim_once()) == 0
+    assert not hub.do(engine._dispatcher.claim_once())
     hub.do(engine._ticker.tick_once())
     said = hub.until(lambda: engine.readiness()["schema"])
     assert "schema 9999" in said and "start the newer version here" in said

@@ -29,6 +29,13 @@ class Ticks:
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
 
+    def due_now(self, job_id: str) -> None:
+        """It is due at this minute, and at none that the test may live to see."""
+        minute = self.rig.sql("SELECT date_trunc('minute', clock_timestamp()) AS minute")[0]["minute"]
+        cron_expr = f"{minute.minute} {minute.hour} * * *"
+        self.rig.sql("UPDATE jobs SET cron_expr = $2, timezone = 'UTC' WHERE id = $1", job_id, cron_expr)
+        self.rig.sql("UPDATE jobs SET next_run_at = $2 WHERE id = $1", job_id, minute)
+
     def due(self, job_id: str, minutes_late: int) -> None:
         self.rig.sql(
             "UPDATE jobs SET next_run_at = date_trunc('minute', clock_timestamp())"
@@ -54,7 +61,7 @@ def test_a_due_job_is_queued_once_and_moves_on(rig: Rig) -> None:
     ticks = Ticks(rig)
     rig.job("a", "EchoJob", cron_expr="* * * * *")
     rig.job("other", "EchoJob")
-    ticks.due("a", 0)
+    ticks.due_now("a")
     ticks.tick()
     ticks.tick()
     assert ticks.rows("a") == [("QUEUED", None)] and ticks.rows("other") == []
@@ -64,17 +71,17 @@ def test_a_due_job_is_queued_once_and_moves_on(rig: Rig) -> None:
     )[0]
     assert row["scheduled_for"] == row["last_run_at"] and row["next_run_at"] - row[
         "scheduled_for"
-    ] == timedelta(minutes=1)
+    ] == timedelta(days=1)
     assert row["idempotency_key"] == f"a:{row['scheduled_for']:%Y-%m-%dT%H:%M:%SZ}"
     assert row["revision_id"] == row["current"] and row["attempt"] == 1
 
 
 def test_latest_runs_the_newest_missed_time_and_says_what_it_left(rig: Rig) -> None:
     ticks = Ticks(rig)
-    rig.job("a", "EchoJob", cron_expr="*/10 * * * *")
-    rig.sql(
-        "UPDATE jobs SET next_run_at = date_bin('10 min', clock_timestamp(), 'epoch') - interval '30 min'"
-    )
+    minute = rig.sql("SELECT extract(minute FROM clock_timestamp())::int AS it")[0]["it"]
+    # The newest fire time was five minutes ago, and the next one comes in five.
+    rig.job("a", "EchoJob", cron_expr=f"{(minute + 5) % 10}-59/10 * * * *")
+    ticks.due("a", 35)
     ticks.tick()
     assert ticks.rows("a") == [("SKIPPED", "missed"), ("QUEUED", None)]
     missed = json.loads(
@@ -111,7 +118,7 @@ def test_overlap_skip_queue_and_allow(rig: Rig) -> None:
     for overlap in ("skip", "queue", "allow"):
         rig.job(overlap, "EchoJob", cron_expr="* * * * *", overlap=overlap)
         rig.run(overlap)
-        ticks.due(overlap, 0)
+        ticks.due_now(overlap)
     ticks.tick()
     rows = {
         overlap: rig.sql(
@@ -123,9 +130,9 @@ def test_overlap_skip_queue_and_allow(rig: Rig) -> None:
     blocked_by = json.loads(rows["skip"]["meta"])["blocked_by"]
     assert rig.row(blocked_by)["job_id"] == "skip"
     assert rows["queue"]["status"] == "QUEUED" and rows["allow"]["status"] == "QUEUED"
-    rig.sql("UPDATE jobs SET next_run_at = next_run_at - interval '1 min' WHERE id = 'queue'")
     rig.sql("DELETE FROM job_logs WHERE job_id = 'queue' AND trigger = 'manual'")
     rig.sql("UPDATE job_logs SET scheduled_for = scheduled_for - interval '1 h' WHERE job_id = 'queue'")
+    ticks.due_now("queue")
     ticks.tick()
     assert ticks.rows("queue") == [("QUEUED", None), ("SKIPPED", "overlap")]
 
@@ -137,7 +144,7 @@ def test_a_newer_fire_time_takes_the_place_of_a_delayed_attempt(rig: Rig) -> Non
         "INSERT INTO job_logs (job_id, revision_id, trigger, status, attempt, idempotency_key, not_before)"
         " SELECT id, revision_id, 'schedule', 'QUEUED', 2, 'k', clock_timestamp() + interval '1 h' FROM jobs"
     )
-    ticks.due("a", 0)
+    ticks.due_now("a")
     ticks.tick()
     assert ticks.rows("a") == [("QUEUED", None), ("CANCELLED", "superseded")]
 
@@ -150,7 +157,7 @@ def test_a_broken_schedule_fails_alone_and_is_left_until_changed(rig: Rig) -> No
         ("good", "* * * * *", "Asia/Shanghai"),
     ):
         rig.job(job_id, "EchoJob", cron_expr=cron_expr, timezone=zone)
-    ticks.due("good", 0)
+    ticks.due_now("good")
     ticks.tick()
     ticks.tick()
     assert ticks.rows("cron") == ticks.rows("zone") == [("SKIPPED", "bad_schedule")]
@@ -165,7 +172,7 @@ def test_a_time_that_no_calendar_reaches_fails_alone(rig: Rig) -> None:
     ticks = Ticks(rig)
     for job_id in ("never", "good"):
         rig.job(job_id, "EchoJob", cron_expr="* * * * *")
-        ticks.due(job_id, 0)
+        ticks.due_now(job_id)
     rig.sql("UPDATE jobs SET next_run_at = '-infinity' WHERE id = 'never'")
     ticks.tick()
     assert ticks.rows("good") == [("QUEUED", None)]
@@ -217,7 +224,7 @@ def test_a_tick_that_the_stop_of_its_hub_breaks_off_is_no_error(
         return connection
 
     rig.job("a", "EchoJob", cron_expr="* * * * *")
-    Ticks(rig).due("a", 0)
+    Ticks(rig).due_now("a")
     holder = rig.do(hold())
     rig.start_hub()
     rig.until(lambda: rig.sql(_WAITING))

@@ -186,6 +186,13 @@ class Stage:
         )
         return moment
 
+    def first_mark(self, job_id: str) -> datetime:
+        """The first minute mark that counts for a Job. Where no hub ticks yet, it may be late for it."""
+        mark: datetime = self.value(
+            "SELECT date_trunc('minute', schedule_from) + interval '1 minute' FROM jobs WHERE id = $1", job_id
+        )
+        return mark
+
     def run(self, job_id: str) -> int:
         """Queue a run of a Job as a person does."""
         run_id: int = self.do(requests.request_run(self.db, job_id, actor=ACTOR))

@@ -15,10 +15,10 @@ from tests.faults.stage import Stage
 @pytest.mark.ci
 def test_a_plugin_that_blocks_its_loop_delays_nobody_else(stage: Stage) -> None:
     stage.job("block", "BlockingJob", {"seconds": 75})
-    stage.job("minute", "AsyncJob", cron_expr="* * * * *")
     hub = stage.hub()
     blocked = stage.run("block")
     stage.until(lambda: stage.told("begin"))
+    stage.job("minute", "AsyncJob", cron_expr="* * * * *")
     for number in range(10):
         stage.job(f"other-{number}", "AsyncJob")
         stage.run(f"other-{number}")

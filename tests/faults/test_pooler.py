@@ -71,10 +71,10 @@ def hub_behind(stage: Stage, pooler: Pooler, **environ: str) -> Hub:
 @pytest.mark.ci
 def test_polling_alone_is_enough(stage: Stage, pooler: Pooler) -> None:
     until = stage.folder / "until"
-    stage.job("minute", "AsyncJob", cron_expr="* * * * *")
     stage.job("waits", "WaitForFileJob", {"until": str(until), "says": "a line of its log"})
-    first = stage.value("SELECT date_trunc('minute', clock_timestamp()) + interval '1 minute'")
     hub = hub_behind(stage, pooler)
+    stage.job("minute", "AsyncJob", cron_expr="* * * * *")
+    first = stage.first_mark("minute")
     person = hub.person()
     assert person.post("/admin/jobs/waits/run").status_code == 303
     [begun] = stage.until(lambda: [line for line in stage.told("begin") if line["job_id"] == "waits"], 10)

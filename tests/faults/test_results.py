@@ -40,8 +40,9 @@ def test_runs_that_end_while_the_server_is_down(stage: Stage) -> None:
     ids = returning_in_an_outage(stage, hub, 6)
     [file] = spool(stage)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600 and CANARY not in file.read_text()
-    answer = httpx.get(f"{hub.url}/health/ready")
-    assert answer.status_code == 503 and "6 ends of runs" in answer.json()["checks"]["spool"]
+    ready = f"{hub.url}/health/ready"
+    stage.until(lambda: "6 ends of runs" in httpx.get(ready).json()["checks"]["spool"])
+    assert httpx.get(ready).status_code == 503
     stage.start_server()
     for run_id in ids:
         assert json.loads(stage.wait(run_id)["result"])["attempt"] == 1

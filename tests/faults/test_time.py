@@ -35,9 +35,9 @@ def test_a_hub_whose_wall_clock_is_wrong_fires_at_the_databases_time(
     file = stage.folder / "offset"
     # Its own next minute mark is nearly a minute away when it starts, later than the database's.
     file.write_text(offset or f"+{61 - datetime.now(UTC).second}")
-    stage.job("a", "AsyncJob", cron_expr="* * * * *")
     stage.hub(None, **fake_clock(file))
-    begin = stage.value("SELECT date_trunc('minute', clock_timestamp()) + interval '1 minute'")
+    stage.job("a", "AsyncJob", cron_expr="* * * * *")
+    begin = stage.first_mark("a")
     stage.until(lambda: stage.value("SELECT count(*) > 0 FROM job_logs WHERE status = 'SUCCESS'"), 90)
     row = stage.sql("SELECT *, queued_at - scheduled_for AS late FROM job_logs ORDER BY id")[0]
     assert row["scheduled_for"] == begin and timedelta() <= row["late"] < timedelta(seconds=2)
@@ -49,11 +49,11 @@ def test_a_hub_whose_wall_clock_is_wrong_fires_at_the_databases_time(
 def test_of_two_hubs_one_is_five_minutes_off(stage: Stage) -> None:
     file = stage.folder / "offset"
     file.write_text("+300")
-    for number in range(20):
-        stage.job(f"job-{number}", "AsyncJob", cron_expr="* * * * *")
     stage.hub(None, **fake_clock(file))
     stage.hub()
-    begin = stage.value("SELECT date_trunc('minute', clock_timestamp()) + interval '1 minute'")
+    for number in range(20):
+        stage.job(f"job-{number}", "AsyncJob", cron_expr="* * * * *")
+    begin = stage.first_mark("job-19")
     both = "SELECT count(*) FROM hubs WHERE ticked_at BETWEEN $1 AND $1 + interval '2 s'"
     stage.until(lambda: stage.value(both, begin) == 2, 90)
     stage.settle()
@@ -67,9 +67,9 @@ def test_of_two_hubs_one_is_five_minutes_off(stage: Stage) -> None:
 def test_a_wall_clock_that_steps_back_an_hour_neither_stops_nor_repeats_the_tick(stage: Stage) -> None:
     file = stage.folder / "offset"
     file.write_text("+0")
-    stage.job("a", "AsyncJob", cron_expr="* * * * *")
     hub = stage.hub(None, **fake_clock(file))
-    begin = stage.value("SELECT date_trunc('minute', clock_timestamp()) + interval '1 minute'")
+    stage.job("a", "AsyncJob", cron_expr="* * * * *")
+    begin = stage.first_mark("a")
     stage.until(lambda: stage.value("SELECT count(*) = 1 FROM job_logs"), 90)
     file.write_text("-3600")
     stage.until(lambda: "stepped" in hub.log)

@@ -65,7 +65,7 @@ def counts(stage: Stage) -> dict[str, int]:
 @pytest.mark.ci
 def test_a_backup_beside_a_busy_hub_is_one_moment_and_comes_back_paused(stage: Stage) -> None:
     for number in range(20):
-        stage.job(f"job-{number}", "AsyncJob")
+        stage.job(f"job-{number}", "AsyncJob", {"seconds": 0.05})
     hub = stage.hub()
     queue(stage, MANY)
     stage.until(lambda: counts(stage).get("SUCCESS", 0) > 20)
