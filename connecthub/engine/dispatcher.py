@@ -30,7 +30,7 @@ _WHOLE_REST = 20  # a look through the whole queue is followed by so many times 
 
 
 class Dispatcher:
-    """Wakes on a notice, on a freed place, when a delayed attempt is due, and every POLL_S.
+    """Wakes on a notice, on a place for more, when a delayed attempt is due, and every POLL_S.
 
     `looked_at` (boot clock): when it last looked for something to claim, with or without an answer.
     """
@@ -63,6 +63,7 @@ class Dispatcher:
         self._whole_at = 0.0
         self._looks_again = False
         self._is_news = False
+        self._is_full = False  # the last time there was no place
         self.claims_begun = 0
         self.claims_answered = 0
         self._task = asyncio.create_task(self._dispatching(), name="dispatcher")
@@ -80,6 +81,11 @@ class Dispatcher:
     def wake(self) -> None:
         """Something may be there to claim."""
         self._wake.set()
+
+    def place_is_free(self) -> None:
+        """There is a place for what the last claim left in the queue, if it left anything."""
+        if self._is_full or self._last is not None:
+            self.wake()
 
     def look_from_the_front(self) -> None:
         """Something was queued: a person's run, or one of a higher priority, comes before what waits."""
@@ -109,8 +115,8 @@ class Dispatcher:
                 failures += 1
                 log.exception("claiming failed and will be tried again")
 
-    async def claim_once(self) -> int:
-        """Claim what fits into the pool now, and start it; how many.
+    async def claim_once(self) -> bool:
+        """Claim what fits into the pool now, and start it; whether there may be more.
 
         At most half of the pool in one go: while that half begins, the database looks for the other. What has
         left the queue stays in its index until it is cleared away, and where a transaction elsewhere keeps it
@@ -124,22 +130,23 @@ class Dispatcher:
         behind = None if is_whole or self._is_news else self._last
         is_news, self._is_news = self._is_news, False
         places, claims = await self._claim(0 if is_whole else self._above, behind)
+        self._is_full = not places
         if not places:
             self._is_news |= is_news
-            return 0
+            return False
         if is_whole:
             took = boottime() - begun
             self._whole_at = begun + took + min(_WHOLE_REST * took, _SLOWEST_S)
         if len(claims) == places:
             self._last = claims[-1]
-        elif behind is not None:
-            self._last = None  # there is nothing more like it; what else there is comes next
-            return len(claims) + await self.claim_once()
-        else:
-            self._last, self._above = None, self._newest
-            if not is_whole:
-                self._look_again()
-        return len(claims)
+            return True
+        self._last = None
+        if behind is not None:  # there is nothing more like it; what else there is comes next
+            return True
+        self._above = self._newest
+        if not is_whole:
+            self._look_again()
+        return False
 
     async def _claim(self, above: int, behind: Claim | None) -> tuple[int, list[Claim]]:
         """How many runs there were places for, and those that were claimed and have begun."""

@@ -72,7 +72,7 @@ class Endings:
         await self._empty.wait()
 
     async def spool_once(self, after_s: float = _SPOOL_AFTER_S) -> None:
-        """Put on disk what has waited longer than `after_s`; clear the disk once all that is there is stored."""
+        """Put on disk what has waited longer than `after_s`; clear the disk once all of that is stored."""
         async with self._spooling:
             await self._spool_what_waits(after_s)
 

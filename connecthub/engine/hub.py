@@ -59,7 +59,7 @@ class Hub:
         self._lease_s = settings.pool.lease_s
         self._beat_s = settings.heartbeat_seconds
         self.held = HeldRuns()
-        self._pool = Pool(settings.pool.size, on_free=self._wake)
+        self._pool = Pool(settings.pool.size, on_free=self._place_is_free)
         self._grace_s = settings.pool.shutdown_grace_s
         spool = Spool(settings.data_dir / "spool", self.held.worker_id)
         self._endings = Endings(db, self.held.worker_id, spool, self._on_stored)
@@ -220,13 +220,14 @@ class Hub:
         """Whether more runs could begin here."""
         return self._pool.free > 0
 
-    def _wake(self) -> None:
-        self._dispatcher.wake()
+    def _place_is_free(self) -> None:
+        self._dispatcher.place_is_free()
 
     def _queued(self) -> None:
         self._dispatcher.look_from_the_front()
 
     def _on_stored(self, ending: Unstored) -> None:
+        self._dispatcher.wake()  # what it was in the way of
         if isinstance(ending, LateReturn):
             return
         run = self.held.get(ending.id)
@@ -236,7 +237,6 @@ class Hub:
             self.held.let_go(run)
         if ending.retry_delay_s is not None:
             self._dispatcher.wake_in(ending.retry_delay_s + 0.01)
-        self._dispatcher.wake()
 
     async def _listen_once(self) -> None:
         if self._listener is None:

@@ -102,7 +102,7 @@ class Leases:
     def _look_at_the_clock(self) -> None:
         """A hub that stood still for a lease (its machine slept) was not connected either.
 
-        What it holds looks lost then, to itself as well, and so does what others hold who stood still with it.
+        What it holds looks lost then, and so does what others hold that stood still with it.
         """
         if boottime() - self.last_beat >= self._lease_s:
             self._connected_since = None

@@ -96,7 +96,10 @@ class Database:
         DatabaseError, one line without the password, where connecting is not possible.
         """
         try:
-            options: dict[str, Any] = {"timeout": min(CONNECT_TIMEOUT_S, command_timeout_s)}
+            options: dict[str, Any] = {
+                "timeout": min(CONNECT_TIMEOUT_S, command_timeout_s),
+                "max_cached_statement_lifetime": 0,  # or each is prepared anew every five minutes, at a minute mark
+            }
             session, local = _SESSION | (settings or {}), ""
             if await _is_pooled(dsn):
                 options["statement_cache_size"] = 0
