@@ -93,9 +93,8 @@ async def _serve(settings: Settings) -> None:
             loader = Loader(settings.plugins.packages, settings.plugin_path)
             metrics = Metrics()
             hub = Hub(engine_db, vault, loader, settings, metrics)
-            metrics.watch(hub.readings)
             app = create_app(
-                settings, web_db, vault, lambda: _readiness(web_db, hub), lambda: _metrics(web_db, metrics)
+                settings, web_db, vault, lambda: _readiness(web_db, hub), lambda: _metrics(web_db, hub, metrics)
             )
             async with _web(app, listener):
                 gc.collect()
@@ -260,20 +259,20 @@ async def _readiness(db: Database, hub: Hub) -> dict[str, str | None]:
     return checks
 
 
-async def _metrics(db: Database, metrics: Metrics) -> bytes:
+async def _metrics(db: Database, hub: Hub, metrics: Metrics) -> bytes:
     """All figures; those of the queue are missing while the database does not answer."""
-    more = []
+    readings = hub.readings()
     with contextlib.suppress(*UNAVAILABLE):
         async with asyncio.timeout(5):
             depth, age, paused = await queue.standing(db)
             kept = await retention.last_pass(db)
-        more = [
+        readings += [
             Reading("queue_depth", "Runs that are queued and due.", depth),
             Reading("queue_age_seconds", "How long the first of them has waited.", age),
             Reading("paused", "1 while a person has paused all hubs.", paused),
             Reading("retention_age_seconds", "Since a whole pass of retention ended.", kept["age_s"]),
         ]
-    return metrics.text(more)
+    return await asyncio.to_thread(metrics.text, readings)
 
 
 _QUEUED_TOO_LONG_S = 300
