@@ -94,7 +94,11 @@ async def _serve(settings: Settings) -> None:
             metrics = Metrics()
             hub = Hub(engine_db, vault, loader, settings, metrics)
             app = create_app(
-                settings, web_db, vault, lambda: _readiness(web_db, hub), lambda: _metrics(web_db, hub, metrics)
+                settings,
+                web_db,
+                vault,
+                lambda: _readiness(web_db, hub),
+                lambda: _metrics(web_db, hub, metrics),
             )
             async with _web(app, listener):
                 gc.collect()

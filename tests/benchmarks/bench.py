@@ -140,6 +140,17 @@ class Bench(Stage):
         """How often the hubs that run have called a plugin."""
         return int(sum(figure_of(hub, "connecthub_starts_total") for hub in self.hubs))
 
+    def require_once(self) -> None:
+        """Every run of hubs has succeeded, and the hubs, which have been there all the time, called each once."""
+        row = self.sql(
+            "SELECT count(*) FILTER (WHERE status = 'SUCCESS' AND worker_id IS NOT NULL) AS good,"
+            " count(*) FILTER (WHERE status <> 'SUCCESS') AS bad FROM job_logs"
+        )[0]
+        if row["bad"] or row["good"] != self.starts():
+            raise AssertionError(
+                f"{row['good']} runs succeeded, {row['bad']} did not, {self.starts()} were called"
+            )
+
     def server_seconds(self) -> float:
         """Processor time of the sessions of hubs in the server."""
         sessions = self.sql(

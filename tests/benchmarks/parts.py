@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from math import inf
 from statistics import median
@@ -19,6 +20,7 @@ from tests.benchmarks.figures import Figure, Size
 _KINDS = ("the tick", "claims of 32", "ends of 160")
 _CLAIM, _ENDS = 32, 160  # as many go together where a hub has 64 places
 _LEASE_S = 600
+_META = json.dumps({"code": {"module": "tests.benchmarks.jobs", "sha256": "0" * 16, "commit": "0" * 40}})
 
 
 def parts(bench: Bench, size: Size) -> list[Figure]:
@@ -48,7 +50,10 @@ async def _alone(bench: Bench, due: int) -> list[tuple[float, float]]:
 
     async def end() -> None:
         for first in range(0, len(claims), _ENDS):
-            endings = [Ending(one.id, "SUCCESS") for one in claims[first : first + _ENDS]]
+            endings = [
+                Ending(one.id, "SUCCESS", run_log="", meta=_META, started_at=one.claimed_at)
+                for one in claims[first : first + _ENDS]
+            ]
             await runs.store_endings(db, worker, endings)
 
     measured = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from math import inf
 
@@ -55,6 +56,9 @@ def run_now(bench: Bench, size: Size) -> list[Figure]:
         asked = _run_now(bench, person, mark.timestamp(), 1.5)
         end = _end_of_burst(bench, mark, size.due)
         under += [began - at for at, began in asked.items() if at < end]
+    bench.arm("none", mark)
+    bench.settle(120)
+    bench.require_once()
     bench.end(hub)
     return [
         Figure("5", "run now, POST to plugin start, p50", quantile(alone, 0.5) * 1000, "ms", 5),
@@ -81,7 +85,10 @@ def _lag(hub: Hub) -> tuple[float, float]:
 
 
 def admin_under_load(bench: Bench, size: Size) -> list[Figure]:
-    """Row 7: pages at 10 requests a second, while runs drain all the time and so many Jobs are due each minute."""
+    """Row 7: pages at 10 requests a second, while so many Jobs are due each minute, and as many runs drain in between.
+
+    As where a Prometheus reads the hub's figures, each fifteen seconds.
+    """
     bench.fill(size.due, "NothingJob", prefix="due")
     bench.fill(1000, "NothingJob", prefix="fed")
     hub = bench.start(64)
@@ -94,22 +101,31 @@ def admin_under_load(bench: Bench, size: Size) -> list[Figure]:
         while not stop.is_set():
             bench.queue(size.due, "fed")
             bench.until(
-                lambda: not bench.value("SELECT EXISTS (SELECT FROM job_logs WHERE status = 'QUEUED')")
+                lambda: not bench.value("SELECT EXISTS (SELECT FROM job_logs WHERE status = 'QUEUED')"), 120
             )
 
-    feeder = threading.Thread(target=feed)
+    def read_figures() -> None:
+        while not stop.wait(15):
+            assert figure_of(hub, "connecthub_starts_total")
+
     bench.sleep_until(mark, -5)
     looks, in_time = _lag(hub)
-    feeder.start()
     took = []
-    for number, at in enumerate(paced(time.time(), 10, 10 * size.seconds * size.times)):
-        assert person.get(_PAGES[number % 2]).status_code == 200
-        took.append(time.time() - at)
+    with ThreadPoolExecutor(2) as beside:
+        others = [beside.submit(feed), beside.submit(read_figures)]
+        try:
+            for number, at in enumerate(paced(time.time(), 10, 10 * size.seconds * size.times)):
+                assert person.get(_PAGES[number % 2]).status_code == 200
+                took.append(time.time() - at)
+        finally:
+            stop.set()
+    for other in others:
+        other.result()
     looks, in_time = (now - before for now, before in zip(_lag(hub), (looks, in_time), strict=True))
-    stop.set()
-    feeder.join()
+    bench.arm("none", mark)
     bench.settle(120)
     _end_of_burst(bench, mark, size.due)
+    bench.require_once()
     bench.end(hub)
     late = 100 * (1 - in_time / max(looks, 1))
     return [
@@ -126,12 +142,13 @@ def pages(bench: Bench, size: Size) -> list[Figure]:
     hub = bench.start(64)
     person = hub.person()
     figures = []
-    for what, path in (
-        ("overview", _PAGES[0]),
-        ("runs page", _PAGES[1]),
-        ("Job page", "/admin/jobs/details/job-1"),
+    for what, path, shows in (
+        ("overview", _PAGES[0], "/admin/jobs/details/job-"),
+        ("runs page", _PAGES[1], f'/admin/joblogs/details/{rows}"'),
+        ("Job page", "/admin/jobs/details/job-1", "/admin/joblogs/details/"),
     ):
         first, *took = (_first_byte(person, path) for _ in range(101))
+        assert shows in person.get(path).text, path
         at = f"{what} at {rows} runs, first byte"
         figures.append(Figure("9", f"{at} p99", quantile(took, 0.99), "ms", 100))
         figures.append(Figure("9", f"{at} of the first look", first, "ms", inf))

@@ -42,6 +42,7 @@ def sick(bench: Bench, size: Size) -> list[Figure]:
     since, begun = bench.value("SELECT clock_timestamp()"), time.time()
     parts = [_part(bench, hub, look, begun + n * seconds / _PARTS, seconds // _PARTS) for n in range(_PARTS)]
     bench.settle(120)
+    bench.require_once()
     ended = bench.sql(
         "SELECT width_bucket(extract(epoch FROM finished_at - $1)::float8, 0, $2::float8, $3) AS part, count(*) AS runs"
         " FROM job_logs WHERE queued_at >= $1 AND status = 'SUCCESS' GROUP BY 1 ORDER BY 1",

@@ -27,10 +27,16 @@ def _tick(bench: Bench, hub: Hub, prefix: str) -> Tick:
     mark = bench.next_minute()
     bench.arm(prefix, mark)
     bench.sleep_until(mark, -0.5)
+    starts = bench.starts()
     count, total = figure_of(hub, f"{_LAG}_count"), figure_of(hub, f"{_LAG}_sum")
     bench.sleep_until(mark, 1)  # nobody asks the hub anything while it ticks
     bench.until(lambda: figure_of(hub, f"{_LAG}_count") == count + 1, 90)
-    return Tick(mark, figure_of(hub, f"{_LAG}_sum") - total)
+    seconds = figure_of(hub, f"{_LAG}_sum") - total
+    bench.settle(120)
+    due, started = _DUE if prefix == "due" else 0, bench.starts() - starts
+    if started != due:
+        raise AssertionError(f"{due} runs were due at {mark}, {started} were called")
+    return Tick(mark, seconds)
 
 
 def ticks(bench: Bench, size: Size) -> list[Figure]:
@@ -51,6 +57,7 @@ def ticks(bench: Bench, size: Size) -> list[Figure]:
     small, *_, large = took
     at = f"{_DUE} due, {_PLACES} places"
     delays = {"measured": _delays(bench, full[large]), "first": _delays(bench, first)}
+    bench.require_once()
     bench.end(hub)
     return [
         Figure("3", f"tick with {_DUE} due: {large} Jobs against {small}", took[large] / took[small], "x", 1.5),
