@@ -64,7 +64,11 @@ def make(hub: Hub, **changes: str) -> None:
 
 def shown_form(hub: Hub, path: str) -> dict[str, str]:
     """What a browser would send of the form without a change."""
-    page = hub.client.get(path).text
+    return form_in(hub.client.get(path).text)
+
+
+def form_in(page: str) -> dict[str, str]:
+    """The same of the form on `page`."""
     fields: dict[str, str] = {}
     for tag in re.findall(r"<input\b[^>]*>", page):
         parts = dict(re.findall(r'([\w-]+)="([^"]*)"', tag))
@@ -307,6 +311,39 @@ def test_the_second_editor_is_told_and_overwrites_nothing_unseen(formed: Hub) ->
     assert formed.post("/admin/jobs/edit/sync-1", **again).status_code == 303
     job = job_row(formed)
     assert (job["name"], job["timeout_s"], job["priority"]) == ("Mine", 77, 3)
+
+
+def test_two_who_change_other_parameters_both_have_theirs(formed: Hub) -> None:
+    make(formed)
+    mine = shown_form(formed, "/admin/jobs/edit/sync-1")
+    theirs = json.dumps({"base_url": "http://new", "hours": 24, "theirs": 1})
+    assert formed.post("/admin/jobs/edit/sync-1", **{**mine, "public_cfg": theirs}).status_code == 303
+    answer = formed.post("/admin/jobs/edit/sync-1", **{**mine, "p.hours": "48"})
+    assert answer.status_code == 409
+    again = form_in(answer.text)
+    assert (again["p.base_url"], again["p.hours"]) == ("http://new", "48")
+    assert formed.post("/admin/jobs/edit/sync-1", **again).status_code == 303
+    assert json.loads(str(job_row(formed)["public_cfg"])) == {
+        "base_url": "http://new",
+        "hours": 48,
+        "theirs": 1,
+    }
+    broken = formed.post("/admin/jobs/edit/sync-1", **{**mine, "public_cfg": "{no JSON"})
+    assert broken.status_code == 409 and form_in(broken.text)["public_cfg"] == "{no JSON"
+
+
+def test_a_run_asked_for_where_the_job_was_shown_as_it_was_takes_what_it_is_now(formed: Hub) -> None:
+    make(formed)
+    shown = shown_form(formed, "/admin/jobs/sync-1/run")
+    edited = shown_form(formed, "/admin/jobs/edit/sync-1") | {"p.base_url": "http://new"}
+    assert formed.post("/admin/jobs/edit/sync-1", **edited).status_code == 303
+    for typed, params in (({}, None), ({"p.hours": "2"}, {"hours": 2})):
+        wrong = formed.post("/admin/jobs/sync-1/run", **{**shown, **typed, "p.hours": "abc"})
+        assert wrong.status_code == 400 and form_in(wrong.text)["params_base"] == shown["params_base"]
+        answer = formed.post("/admin/jobs/sync-1/run", **{**shown, **typed, "token": str(uuid4())})
+        run_id = int(answer.headers["location"].rsplit("/", 1)[1])
+        [row] = formed.sql("SELECT params FROM job_logs WHERE id = $1", run_id)
+        assert (row["params"] and json.loads(row["params"])) == params
 
 
 def test_save_and_run_once(hub: Hub) -> None:

@@ -43,6 +43,15 @@ class Typed:
     removed: list[str]
     asks_secrets: bool  # the page had fields for secrets
 
+    @property
+    def base(self) -> dict[str, Any]:
+        """`params_base` as an object, an empty one where it is none."""
+        try:
+            base = parse_json(self.params_base)
+        except WrongField:
+            return {}
+        return base if isinstance(base, dict) else {}
+
     @classmethod
     def of(cls, posted: Mapping[str, str]) -> Typed:
         """From the fields of a post."""
@@ -166,12 +175,8 @@ def merge_params(
     public = reader.json("public_cfg")
     if public is None or handler is None:
         return public
-    try:
-        base = parse_json(typed.params_base)
-    except WrongField:
-        base = None
     before = json.dumps(public)
-    wrong = merge(fields_of(handler.params), base if isinstance(base, dict) else {}, typed.params, public)
+    wrong = merge(fields_of(handler.params), typed.base, typed.params, public)
     for name, error in wrong.items():
         reader.wrong(f"p.{name}", say_wrong(error, language))
     if json.dumps(public) != before:

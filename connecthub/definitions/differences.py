@@ -104,6 +104,12 @@ def overrides(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] 
     return changed or None
 
 
+def both(was: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """`theirs` with what `mine` changed of what `was`: other values, new keys, and those that went."""
+    left = {key: value for key, value in theirs.items() if key in mine or key not in was}
+    return left | (overrides(was, mine) or {})
+
+
 def last_changed(revisions: Sequence[Row], vault: Vault) -> dict[str, Row]:
     """The revision that each key of the newest secrets has its value from; `revisions` come newest first.
 

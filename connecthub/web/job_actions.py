@@ -209,9 +209,9 @@ class JobActions:
         values, errors = {"public_cfg": pretty(job["public_cfg"])}, Errors()
         stored = {one.name: show(one, json.loads(job["public_cfg"]).get(one.name, MISSING)) for one in fields}
         shown = dict(stored)
+        typed = Typed.of({"params_base": job["public_cfg"], **(form or {})})
         if form is not None:
             values["public_cfg"] = form.get("public_cfg") or values["public_cfg"]
-            typed = Typed.of({"params_base": job["public_cfg"], **form})
             shown |= typed.params
             reader = Reader(values, request.state.language)
             public = merge_params(reader, handler, values, typed, request.state.language)
@@ -219,7 +219,7 @@ class JobActions:
             if public is not None and not errors:
                 if form.get("try") == "1" and handler is not None and handler.has_dry_run:
                     public["dry_run"] = True
-                changed = overrides(json.loads(job["public_cfg"]), public)
+                changed = overrides(typed.base, public)  # the Job may be another one since it was shown
                 return await self._start(request, job_id, changed, token_of(form))
         weight = await weigh(self._database, [job_id])
         context = {
@@ -229,6 +229,7 @@ class JobActions:
             "fields": fields,
             "stored": stored,
             "shown": shown,
+            "params_base": typed.params_base,
             "values": values,
             "errors": errors,
             "can_try": handler is not None and handler.has_dry_run,

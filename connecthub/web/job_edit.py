@@ -19,7 +19,7 @@ from connecthub import cron
 from connecthub.config import Settings
 from connecthub.cron_words import explain, in_words
 from connecthub.definitions.check import Checked, Checker, Typed, secrets_of
-from connecthub.definitions.differences import Change, differences, for_audit, last_changed
+from connecthub.definitions.differences import Change, both, differences, for_audit, last_changed
 from connecthub.definitions.fields import MISSING, WrongField, fields_of, parse_json, show
 from connecthub.definitions.form import MISFIRE, OVERLAP, Values, new_values, posted_values, stored_values
 from connecthub.errors import NotFoundError, RefusedError, ScheduleError
@@ -153,14 +153,16 @@ class JobEditor:
         return True
 
     async def _conflict(self, request: Request, values: Values, posted: dict[str, str], job: Row) -> Response:
-        """409: what somebody else saved. Fields that were left alone take the new values, typed ones stay."""
+        """409: what somebody else saved. What was left alone takes the new values, what was typed stays."""
         base = await revision_by_id(self._database, job["id"], id_of(posted, "revision") or 0)
         stored = stored_values(job)
         changes: list[Change] = []
         if base is not None:
             changes = differences(dict(base), dict(job), self._vault)
             before = stored_values({**dict(base), "id": job["id"]})
+            params = _both(before["public_cfg"], values["public_cfg"], stored["public_cfg"])
             values = {name: stored[name] if text == before[name] else text for name, text in values.items()}
+            values["public_cfg"] = params
         checked = Checked(values)
         typed = Typed.of(posted)
         _ask_secrets_again(checked, typed, request.state.language)
@@ -250,6 +252,17 @@ class JobEditor:
         }
         return JSONResponse({"blocks": blocks, "public_cfg": checked.values["public_cfg"],
                              "public_error": checked.errors.get("public_cfg", [])})  # fmt: skip
+
+
+def _both(was: str, mine: str, theirs: str) -> str:
+    """The parameters, key by key; what is no JSON object stays as it was typed."""
+    try:
+        typed = parse_json(mine)
+    except WrongField:
+        return mine
+    if not isinstance(typed, dict):
+        return mine
+    return json.dumps(both(json.loads(was), typed, json.loads(theirs)), ensure_ascii=False, indent=2)
 
 
 def _policy_lines(checked: Checked, language: str) -> list[str]:
