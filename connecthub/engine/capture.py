@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import functools
 import io
@@ -18,6 +19,8 @@ from typing import Any, TextIO
 from connecthub.engine import traces
 from connecthub.run_log import TRUNCATED
 from connecthub.security.redaction import Masker
+
+log = logging.getLogger(__name__)
 
 HEAD_BYTES = 150 * 1024
 TAIL_BYTES = 50 * 1024
@@ -60,7 +63,7 @@ class RunLog:
         text = self.masked(text)
         if level in ("WARNING", "ERROR", "CRITICAL") and self._warning_chars < _MESSAGE_LINES:
             self.warnings.append(text)
-            self._warning_chars += len(text)
+            self._warning_chars += len(text) + 1
         source = " ".join(self.masker.text(source[: 10 * _SOURCE_CHARS]).split())[:_SOURCE_CHARS]
         prefix = f"{_second(int(created))}.{int(created % 1 * 1000):03d}Z {level} {source}: "
         lines = text.splitlines() or [""]
@@ -200,6 +203,8 @@ class _RunStream(io.TextIOBase):
 def capturing(echo: Echo | None = None) -> Iterator[None]:
     """While entered, logging, print, and the threads that a run starts lead to the run's own log.
 
+    What the garbage collector tells of may come in any thread, so in any log: there only kind and place.
+
     `echo`, where given, is called with each masked line as well, as HubLog.echo is.
     """
     global _echo
@@ -208,20 +213,40 @@ def capturing(echo: Echo | None = None) -> Iterator[None]:
     before = sys.stdout, sys.stderr
     start, submit = threading.Thread.start, ThreadPoolExecutor.submit
     call_handlers = logging.Logger.callHandlers
+    lost, ignored = asyncio.BaseEventLoop.default_exception_handler, sys.unraisablehook
     logging.getLogger().addHandler(handler)
     sys.stdout, sys.stderr = _RunStream("stdout", before[0]), _RunStream("stderr", before[1])
     logging.Logger.callHandlers = _reaching(call_handlers, handler)  # type: ignore[method-assign, assignment]
     threading.Thread.start = _inheriting_start(start)  # type: ignore[method-assign, assignment]
     ThreadPoolExecutor.submit = _inheriting_submit(submit)  # type: ignore[method-assign]
+    asyncio.BaseEventLoop.default_exception_handler = _tell_of_lost  # type: ignore[method-assign, assignment]
+    sys.unraisablehook = _tell_of_ignored
     try:
         yield
     finally:
         _echo = None
+        asyncio.BaseEventLoop.default_exception_handler = lost  # type: ignore[method-assign]
+        sys.unraisablehook = ignored
         logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
         threading.Thread.start = start  # type: ignore[method-assign]
         ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
         sys.stdout, sys.stderr = before
         logging.getLogger().removeHandler(handler)
+
+
+def _tell_of_lost(loop: asyncio.BaseEventLoop, context: dict[str, Any]) -> None:
+    """What failed in a task or callback that nobody waits for."""
+    _tell(context.get("exception"))
+
+
+def _tell_of_ignored(told: sys.UnraisableHookArgs) -> None:
+    """What failed in a `__del__`, and the like."""
+    _tell(told.exc_value)
+
+
+def _tell(error: BaseException | None) -> None:
+    place = "an unknown line" if error is None else traces.where(error)
+    log.warning("something that was left behind failed: %s at %s", type(error).__name__, place)
 
 
 def _reaching(

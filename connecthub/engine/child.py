@@ -26,6 +26,7 @@ from connecthub.engine.held import HeldRun, LeaseStale, Withdrawn
 from connecthub.engine.outcome import PluginError, Result
 from connecthub.engine.plugin_loop import Call
 from connecthub.errors import HandlerError
+from connecthub.plugins.child import reap
 
 LOAD_TIMEOUT_S = 60.0  # an import that takes longer hangs
 _LOOK_S = 0.2  # so often a process is looked at whose pipes somebody else holds
@@ -120,6 +121,7 @@ class Child(Call):
                 os.killpg(process.pid, signal.SIGKILL)
             self._process = None
         process.wait()
+        reap(process.pid)
 
     def _request_run(self) -> None:
         self._control.settimeout(LOAD_TIMEOUT_S)

@@ -11,7 +11,7 @@ from connecthub import failpoints
 from connecthub.clock import boottime
 from connecthub.engine.endings import Endings
 from connecthub.engine.held import HeldRun, HeldRuns
-from connecthub.engine.looper import cancel
+from connecthub.engine.looper import backoff, cancel
 from connecthub.engine.pool import Pool
 from connecthub.engine.runner import Runner
 from connecthub.metrics import Metrics
@@ -100,7 +100,7 @@ class Dispatcher:
         failures = 0
         while not self._stopping:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S if not failures else min(2.0**failures, _SLOWEST_S)):
+                async with asyncio.timeout(backoff(1.0, failures, _SLOWEST_S) if failures else POLL_S):
                     await self._wake.wait()
             self._wake.clear()
             try:

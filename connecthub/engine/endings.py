@@ -12,7 +12,7 @@ import asyncpg
 
 from connecthub import failpoints
 from connecthub.clock import boottime
-from connecthub.engine.looper import cancel
+from connecthub.engine.looper import backoff, cancel
 from connecthub.engine.spool import Spool, Unstored
 from connecthub.storage import runs
 from connecthub.storage.database import UNAVAILABLE, Database
@@ -121,7 +121,7 @@ class Endings:
         while True:
             await self._wake.wait()
             if failures:
-                await asyncio.sleep(min(0.1 * 2**failures, _SLOWEST_S))
+                await asyncio.sleep(backoff(0.1, failures, _SLOWEST_S))
             elif len(self._waiting) < _BATCH:
                 await asyncio.sleep(_GATHER_S)
             batch = self._next_batch()

@@ -11,6 +11,7 @@ from connecthub.storage.database import UNAVAILABLE
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 0.5
+_DOUBLINGS = 20  # enough for any wait; after a night of failures the number itself would overflow
 
 
 class Every:
@@ -57,11 +58,16 @@ class Every:
     def _wait_s(self) -> float:
         if not self._failures:
             return self._seconds
-        return float(min(self._seconds * 2**self._failures, max(self._seconds, self._slowest_s)))
+        return backoff(self._seconds, self._failures, max(self._seconds, self._slowest_s))
 
     async def stop(self) -> None:
         """End after what it does now was cancelled."""
         await cancel(self._task)
+
+
+def backoff(first_s: float, failures: int, slowest_s: float) -> float:
+    """How long to wait after so many failures in a row: twice as long each time, up to `slowest_s`."""
+    return min(first_s * (1 << min(failures, _DOUBLINGS)), slowest_s)
 
 
 async def cancel(task: asyncio.Task[None]) -> None:

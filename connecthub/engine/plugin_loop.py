@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from connecthub.clock import boottime
@@ -18,6 +19,7 @@ from connecthub.engine.outcome import Returned
 log = logging.getLogger(__name__)
 
 BLOCKED_S = 1.0
+_HELPERS = 1000  # threads for `asyncio.to_thread`, each started only where none is idle
 
 
 class Call:
@@ -69,7 +71,8 @@ class PluginLoop:
         self.pulse = boottime()
         self._asked = False
         self._stopped = False
-        self.loop.set_exception_handler(_left_behind)
+        # A few calls that hang in asyncio's own few threads would keep all others from even finding a host.
+        self.loop.set_default_executor(ThreadPoolExecutor(_HELPERS, "connecthub-helper"))
         self.thread = threading.Thread(target=self._run_forever, name="connecthub-plugins", daemon=True)
         self.thread.start()
 
@@ -164,9 +167,3 @@ class PluginLoop:
             returned = Returned(error=error)
         self.running.pop(call, None)
         self._done.post((call, returned))
-
-
-def _left_behind(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Only the kind: the text of an exception of a plugin may hold a secret, and this is the hub's log."""
-    error = context.get("exception")
-    log.warning("something that a plugin left on its event loop failed: %s", type(error).__name__)

@@ -13,7 +13,7 @@ from typing import Any
 
 from connecthub import failpoints
 from connecthub.clock import boottime
-from connecthub.engine import calls, outcome, traces
+from connecthub.engine import calls, capture, outcome, traces
 from connecthub.engine.calls import Isolated
 from connecthub.engine.child import LOAD_TIMEOUT_S, NotLoaded
 from connecthub.engine.endings import Endings
@@ -246,10 +246,12 @@ class Runner:
             job_class = self._loader.load(path)
             return isolated if job_class.isolation == "process" else job_class
 
-        # Importing runs foreign code: off the hub's loop.
+        # Importing runs foreign code: off the hub's loop, and what it starts belongs to the run.
+        context = contextvars.copy_context()
+        context.run(capture.current.set, run.log)
         loaded: asyncio.Future[Returned] = asyncio.get_running_loop().create_future()
         name = f"run {run.claim.id} ({run.claim.job_id})"
-        self._pool.start_in_thread(Call(name, load, contextvars.copy_context(), loaded.set_result))
+        self._pool.start_in_thread(Call(name, load, context, loaded.set_result))
         run.stopping = asyncio.Event()
         stopping = asyncio.create_task(run.stopping.wait())
         either: set[asyncio.Future[Any]] = {loaded, stopping}

@@ -16,6 +16,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from connecthub import failpoints
 from connecthub.clock import boottime
+from connecthub.engine.looper import backoff
 from connecthub.engine.misfire import plan
 from connecthub.metrics import Metrics
 from connecthub.storage import schedule
@@ -29,6 +30,7 @@ _BATCH = 1000
 _AGAIN_S = (0.05, 0.2, *[1.0] * 20)  # after so long Jobs that another session holds are looked at again
 _EARLY = timedelta(milliseconds=2)  # asyncio's timers come as late as that; a loop that goes round does not
 _STEP_S = 0.5
+_SLOWEST_S = 10.0
 _LOOK_S = 5
 
 
@@ -136,7 +138,7 @@ class Ticker:
                 log.exception("the tick failed and will be tried again")
             if failures > 6:
                 return  # the next minute's tick finds the same Jobs due
-            await asyncio.sleep(min(2.0**failures / 2, 10))
+            await asyncio.sleep(backoff(0.5, failures, _SLOWEST_S))
 
     async def tick_once(self) -> None:
         """Turn everything that is due by the database's clock into runs."""

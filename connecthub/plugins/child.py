@@ -61,6 +61,7 @@ class Child:
         self._sending.cancel()
         self._writer.close()
         await self._ending
+        await asyncio.to_thread(reap, self._process.pid)
 
     async def _send(self) -> None:
         assert self._process.stdin is not None  # noqa: S101 - it was asked for
@@ -89,6 +90,13 @@ class Child:
         if status is not None and status < 0:
             return f"signal {-status}"
         return f"exit status {status}"
+
+
+def reap(group: int) -> None:
+    """Wait for what is left of a group that was killed: as process 1 of a container the hub inherits it."""
+    with contextlib.suppress(ChildProcessError):  # there is nothing, or nothing of ours
+        while True:
+            os.waitpid(-group, 0)
 
 
 # --- in the child -----------------------------------------------------------------------------------------

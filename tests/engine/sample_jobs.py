@@ -64,6 +64,33 @@ class HoldJob(BaseJob):
         return {"held": True}
 
 
+class HelpersJob(BaseJob):
+    """Waits in `params.threads` helper threads of its loop until it is released, and asks one more."""
+
+    async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        waits = [asyncio.to_thread(released.wait, 100) for _ in range(params["threads"])]
+        begun.set()
+        await asyncio.gather(*waits, asyncio.to_thread(len, ""))
+
+
+class CollectedJob(BaseJob):
+    """Leaves a task and an object that only the garbage collector finds, and that fail with its secret."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> None:
+        class Client:
+            async def begin(self) -> None:
+                self.task = asyncio.create_task(self.read())
+                await asyncio.sleep(0)
+
+            async def read(self) -> None:
+                raise ConnectionError(f"GET /?token={secrets['token']}")
+
+            def __del__(self) -> None:
+                raise ValueError(secrets["token"])
+
+        asyncio.run(Client().begin())
+
+
 class WaitJob(BaseJob):
     """Waits on its loop until it is cancelled."""
 

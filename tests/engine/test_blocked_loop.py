@@ -90,7 +90,17 @@ def test_what_moved_and_blocks_again_does_not_disturb_the_loop_that_it_left(
     loaded.wait(first)
     sample_jobs.released.set()
     assert loaded.wait(second)["status"] == "SUCCESS"
-    assert "left on its event loop" not in caplog.text
+    assert "was left behind" not in caplog.text
+
+
+def test_calls_that_hang_in_helper_threads_hold_up_no_other_run(hub: Rig) -> None:
+    hub.job("many", "HelpersJob", public_cfg={"threads": 40})
+    hub.job("one", "HelpersJob", public_cfg={"threads": 0})
+    many = hub.run("many")
+    assert sample_jobs.begun.wait(10)
+    assert hub.wait(hub.run("one"))["status"] == "SUCCESS"
+    assert hub.row(many)["status"] == "RUNNING"
+    sample_jobs.released.set()
 
 
 def plugin_loops() -> set[threading.Thread]:

@@ -17,9 +17,14 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from connecthub import failpoints
 from connecthub.clock import boottime
+from connecthub.engine import endings
+from connecthub.engine.endings import Endings
+from connecthub.engine.looper import backoff
 from connecthub.engine.spool import Spool, Unstored
 from connecthub.storage import runs
+from connecthub.storage.database import Database
 from connecthub.storage.late import LateReturn
 from connecthub.storage.runs import Ending
 from tests.engine import sample_jobs
@@ -206,6 +211,28 @@ def test_a_hub_that_waits_for_the_database_does_not_stand_still(outage: Outage, 
     assert "tick has stood still for" in str(hub.standstill(boottime() + patience + 60))
 
 
+def test_what_has_failed_all_night_is_tried_again_in_the_morning(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each wait is twice as long as the last one, up to a bound; the number itself had none."""
+    tries: list[str] = []
+    monkeypatch.setattr(endings, "_SLOWEST_S", 0.0)
+    monkeypatch.setattr(failpoints, "passing", tries.append)
+
+    async def fail() -> Endings:
+        db = await Database.open(rig.dsn)
+        await db.close()
+        waiting = Endings(db, uuid4(), Spool(rig.settings.data_dir, uuid4()), lambda stored: None)
+        waiting.put(Ending(1, "SUCCESS"))
+        return waiting
+
+    waiting = rig.do(fail())
+    rig.until(lambda: len(tries) > 1100 or waiting._task.done())
+    assert not waiting._task.done()
+    rig.do(waiting.stop(0))
+    assert backoff(1.0, 100_000, 10.0) == 10.0 and backoff(0.5, 1, 10.0) == 1.0
+
+
 def test_a_hub_whose_notices_get_lost_on_the_way_listens_anew(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,17 +255,17 @@ def test_a_hub_is_ready_again_once_what_waited_on_disk_is_stored_whatever_comes_
 ) -> None:
     """Under load there is always an end on its way to the database."""
     engine = hub.hubs[0][0]
-    endings, on_stored = engine._endings, engine._endings._on_stored
+    ends, on_stored = engine._endings, engine._endings._on_stored
 
     def another_comes(stored: Unstored) -> None:
-        endings.put(Ending(-1, "SUCCESS"))
+        ends.put(Ending(-1, "SUCCESS"))
         on_stored(stored)
 
-    endings._on_stored = another_comes
+    ends._on_stored = another_comes
     with a_run_returns_during(outage, hub) as run_id:
         hub.until(lambda: engine.readiness()["spool"])
         outage.end()
     hub.wait(run_id, "SUCCESS")
     hub.until(lambda: not spool(hub))
-    assert engine.readiness()["spool"] is None and len(endings)
-    endings._on_stored = on_stored
+    assert engine.readiness()["spool"] is None and len(ends)
+    ends._on_stored = on_stored

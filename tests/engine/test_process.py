@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from connecthub.storage.audit import Actor
 from tests.engine.conftest import Rig, spellings_in
 
 HANDLERS = "tests.engine.process_jobs"
+_SET_CHILD_SUBREAPER = 36
 CANARY = 'canary "s\\ecret" wörd/123'
 
 
@@ -123,6 +126,21 @@ def test_nothing_that_it_started_outlives_it(hub: Rig) -> None:
     row = hub.wait(run(hub, "StubbornJob", leave=True))
     assert row["status"] == "SUCCESS"
     hub.until(lambda: not is_there(json.loads(row["result"])["child"]))
+
+
+@pytest.fixture
+def process_1() -> Iterator[None]:
+    """Orphans become children of this process, as in a container those of the hub do (prctl(2))."""
+    prctl = ctypes.CDLL(None).prctl
+    assert prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    yield
+    prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def test_as_process_1_of_a_container_the_hub_leaves_no_zombie(process_1: None, hub: Rig) -> None:
+    assert hub.wait(run(hub, "StubbornJob", leave=True))["status"] == "SUCCESS"
+    stats = [path.read_text().rpartition(")")[2].split()[:2] for path in Path("/proc").glob("[0-9]*/stat")]
+    assert ["Z", str(os.getpid())] not in stats
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -14,6 +15,28 @@ from connecthub.storage import requests
 from connecthub.storage.audit import Actor
 from tests.engine import sample_jobs
 from tests.engine.conftest import Rig, spellings_in
+
+CANARY = "canary-60b1d9aa"
+SENDER = """
+import logging, queue, threading
+from connecthub.plugins import BaseJob
+
+letters = queue.Queue()
+
+def send():
+    while True:
+        text, sent = letters.get()
+        logging.getLogger("lib").warning("POST %s", text)
+        sent.set()
+
+threading.Thread(target=send, daemon=True).start()
+
+class SendJob(BaseJob):
+    def run(self, params, secrets):
+        sent = threading.Event()
+        letters.put((secrets["token"], sent))
+        sent.wait(10)
+"""
 
 
 @pytest.mark.parametrize("handler", ["EchoJob", "ThreadEchoJob"])
@@ -323,6 +346,30 @@ def test_what_a_plugin_leaves_behind_neither_ends_its_loop_nor_tells_its_secret(
     assert hub.wait(hub.run("other"))["status"] == "SUCCESS"
     hub.until(lambda: "a plugin tried to end its event loop: SystemExit" in caplog.text)
     assert "canary-secret" not in caplog.text
+
+
+def test_what_only_the_collector_finds_tells_no_secret(hub: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """It tells of it in any thread: the hub's, or one that another run is in."""
+    hub.job("a", "CollectedJob", secrets={"token": CANARY})
+    gc.disable()
+    assert hub.wait(hub.run("a"))["status"] == "SUCCESS"
+    gc.enable()
+    gc.collect()
+    for kind in ("ConnectionError", "ValueError"):
+        assert f"something that was left behind failed: {kind} at {sample_jobs.__file__}:" in caplog.text
+    assert CANARY not in caplog.text
+
+
+def test_a_thread_that_a_module_starts_when_it_is_imported_logs_into_the_run(rig: Rig) -> None:
+    folder = rig.settings.plugin_path / "plugged"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "sender.py").write_text(SENDER)
+    rig.job("a", "plugged.sender:SendJob", secrets={"token": CANARY})
+    rig.start_hub()
+    row = rig.wait(rig.run("a"))
+    assert row["status"] == "SUCCESS", row["message"]
+    assert "WARNING lib: POST ***\n" in row["run_log"]
 
 
 def test_shutdown_never_gives_back_what_has_begun(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

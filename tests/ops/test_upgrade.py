@@ -87,7 +87,7 @@ def test_a_newer_version_is_rolled_back_with_the_backup_made_before(site: Site, 
         while ready.json()["checks"]["schema"] == "ok":
             ready = httpx.get(f"{hub.url}/health/ready", timeout=30)
         assert ready.status_code == 503 and "schema 9000" in ready.json()["checks"]["schema"]
-        assert any("fires and starts nothing any more" in line for line in hub.lines)
+    assert any("fires and starts nothing any more" in line for line in hub.lines)
     assert "QUEUED" in newer.command("run", "list")
     refused = site.command("serve")
     assert refused.returncode == 2 and "restore a backup made by this one" in refused.stderr
