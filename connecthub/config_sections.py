@@ -6,7 +6,7 @@ import json
 import re
 from ipaddress import ip_network
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -224,8 +224,11 @@ def _dsn(url: str) -> str:
         for host in parts.netloc.rpartition("@")[2].split(","):
             _ = urlsplit(f"//{host}").port  # raises where it is no number
         _one_line(rest)
-        if parts.fragment:
-            raise ValueError("an unquoted #")
+        if parts.query:
+            parse_qs(parts.query, strict_parsing=True)  # as asyncpg does, whose complaint would show it
+        # Such an @ ends an unquoted password, of which a part would be taken for the host and be shown.
+        if parts.fragment or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query:
+            raise ValueError("an unquoted # or @")
     except ValueError:
         raise ValueError(
             "cannot be read as postgresql://user:password@host:port/database; "

@@ -52,6 +52,12 @@ def test_an_unreachable_database(tmp_path: Path) -> None:
     assert "database" in line and "[database] url" in line and "canary-password" not in line
 
 
+@pytest.mark.parametrize("password", ["12?canary-password", "12@localhost:canary-password"])
+def test_a_password_with_unquoted_characters_is_not_shown(tmp_path: Path, password: str) -> None:
+    line = refused(tmp_path, CONNECTHUB_DATABASE__URL=f"postgresql://u:{password}@127.0.0.1/x")
+    assert "CONNECTHUB_DATABASE__URL" in line and "%40" in line and "canary-password" not in line
+
+
 def test_a_taken_port(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
