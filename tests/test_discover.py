@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import sys
 import time
 from pathlib import Path
@@ -80,6 +82,26 @@ def test_a_module_that_hangs_costs_only_itself(folder: Path, monkeypatch: pytest
     found = asyncio.run(Catalogue(("found_jobs",), folder).found())
     assert len(found.handlers) == 2
     assert "did not finish" in {one.module: one.error for one in found.broken}["found_jobs.a_first"]
+
+
+def test_without_a_process_the_handlers_of_before_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none(*_: object, **__: object) -> object:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    async def look() -> None:
+        catalogue = Catalogue(("found_jobs",), folder)
+        first = await catalogue.found()
+        (folder / "found_jobs" / "good.py").write_text(GOOD + "\nclass MoreJob(GoodJob): pass\n")
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "create_subprocess_exec", none)
+            meanwhile = await catalogue.found()
+        assert meanwhile.handlers == first.handlers
+        (broken,) = meanwhile.broken
+        assert broken.module == "found_jobs" and "(Resource temporarily unavailable)" in broken.error
+        after = await catalogue.found()
+        assert after.get("found_jobs.good:MoreJob") and after.broken == first.broken
+
+    asyncio.run(look())
 
 
 def test_files_are_looked_at_again_only_when_one_changed(folder: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
@@ -252,6 +255,25 @@ def test_a_wrong_field_is_told_beside_it_in_the_readers_language(formed: Hub) ->
     assert 'id="s.token-error">What was typed here is not kept' in page
     answer = formed.post("/admin/jobs/create", headers={**OWN, "Accept-Language": "zh-CN"}, **form)
     assert "必须是 1 到 168 的整数，当前为「abc」。" in answer.text and "必填。" in answer.text
+
+
+def test_a_machine_that_can_start_no_process_is_told_beside_the_handler_and_nothing_typed_is_lost(
+    formed: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none(*_: object, **__: object) -> object:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    form = shown_form(formed, f"/admin/jobs/create?handler={HANDLER}")
+    form |= {"id": "sync-1", "name": "Typed", "cron_expr": "7 * * * *", "p.base_url": "http://typed"}
+    form |= {"s.user": "li", "s.token": CANARY}
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "create_subprocess_exec", none)
+        answer = formed.post("/admin/jobs/create", **form)
+    assert answer.status_code == 400, answer.text
+    told = errors_of(answer.text)
+    assert "no process could be started" in told["handler_path"] and "try again" in told["handler_path"]
+    assert all(f'value="{typed}"' in answer.text for typed in ("Typed", "7 * * * *", "http://typed"))
+    assert formed.post("/admin/jobs/create", **form).status_code == 303
 
 
 def test_one_secret_is_replaced_without_knowing_the_others(formed: Hub) -> None:

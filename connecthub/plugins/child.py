@@ -99,6 +99,14 @@ def reap(group: int) -> None:
             os.waitpid(-group, 0)
 
 
+def not_started(error: OSError) -> str:
+    """Why a Child could not be entered, in words."""
+    return (
+        f"no process could be started to load it ({error.strerror}): see that this machine has memory, "
+        "processes and file descriptors to spare, then try again"
+    )
+
+
 # --- in the child -----------------------------------------------------------------------------------------
 
 Answer = Callable[[dict[str, Any]], None]

@@ -13,7 +13,7 @@ import inspect
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from connecthub.errors import HandlerError
 from connecthub.plugins.api import BaseJob
-from connecthub.plugins.child import Answer, Child, end_after, serve
+from connecthub.plugins.child import Answer, Child, end_after, not_started, serve
 from connecthub.plugins.loader import Loader
 
 _MODULE_S = 10.0  # a module that takes longer to import is listed as broken
@@ -47,7 +47,7 @@ class Handler:
 
 @dataclass(frozen=True)
 class BrokenModule:
-    """A module that cannot be imported, and why, in one line."""
+    """A module, or a whole package, that cannot be imported, and why, in one line."""
 
     module: str
     error: str
@@ -77,11 +77,18 @@ class Catalogue:
         self._found = Found()
 
     async def found(self) -> Found:
-        """All handlers; the first call after a change takes as long as the imports do."""
+        """All handlers; the first call after a change takes as long as the imports do.
+
+        Where no process can be started these are the handlers of before, with the packages as broken.
+        """
         async with self._lock:
             files, key = await asyncio.to_thread(self._look_at_files)
             if key != self._key:
-                self._found = await _look(files, self.packages, self.path)
+                try:
+                    self._found = await _look(files, self.packages, self.path)
+                except OSError as error:  # not remembered, so that the next call looks again
+                    broken = tuple(BrokenModule(name, not_started(error)) for name in self.packages)
+                    return replace(self._found, broken=broken)
                 self._key = key
             return self._found
 
@@ -136,6 +143,7 @@ def _may_hold_a_class(file: Path) -> bool:
 
 
 async def _look(files: Mapping[str, Path], packages: tuple[str, ...], path: Path) -> Found:
+    """Raises OSError where no process can be started."""
     holding = await asyncio.to_thread(lambda: [name for name in files if _may_hold_a_class(files[name])])
     todo = list(dict.fromkeys(holding))
     handlers: list[Handler] = []

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from connecthub.errors import HandlerError
 from connecthub.plugins.api import BaseJob
-from connecthub.plugins.child import Answer, Child, end_after, serve
+from connecthub.plugins.child import Answer, Child, end_after, not_started, serve
 from connecthub.plugins.loader import Loader, one_line
 
 Section = Literal["public_cfg", "secret_cfg"]
@@ -61,8 +61,8 @@ async def inspect_handler(
 ) -> HandlerReport:
     """Load `handler_path` in a child process and check the configurations that are given against its models.
 
-    Everything that is wrong with the plugin is in the report; raises only OSError where no process can be
-    started. Cancelling the caller kills the child.
+    Everything that is wrong is in the report, also that no process can be started: raised, that would pass
+    for a lost database. Cancelling the caller kills the child.
     """
     request = {
         "handler_path": handler_path,
@@ -78,6 +78,8 @@ async def inspect_handler(
             answer = _parsed(await child.line())
     except TimeoutError:
         return HandlerReport(f"{handler_path}: did not finish loading within {timeout_s:g} s")
+    except OSError as error:
+        return HandlerReport(f"{handler_path}: {not_started(error)}")
     if answer is None:
         return HandlerReport(
             f"{handler_path}: the process that loaded it ended ({child.end()}) without an answer; "
