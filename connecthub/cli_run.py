@@ -14,7 +14,7 @@ import click
 from connecthub.cli_database import command_line, do
 from connecthub.cli_out import as_json, cell, pairs, print_json, record, table
 from connecthub.config import Settings
-from connecthub.errors import NotFoundError
+from connecthub.errors import NotFoundError, StartupError
 from connecthub.logs import escaped
 from connecthub.run_log import TRUNCATED, parse
 from connecthub.storage import hubs, requests, run_lists, run_page
@@ -181,12 +181,14 @@ def report(settings: Settings, run_id: int, *, wait: bool, follow: bool, as_json
 
 
 def _interruptible(work: Callable[[], Any], said: str) -> Any:
-    """What `work` returns; Ctrl-C ends the waiting and nothing else."""
+    """What `work` returns; Ctrl-C, or a database that is lost, ends the waiting and nothing else."""
     try:
         return work()
-    except KeyboardInterrupt:
-        if said:
+    except (KeyboardInterrupt, StartupError) as error:
+        if said:  # or a script could only start it once more
             click.echo(said, err=True)
+        if isinstance(error, StartupError):
+            raise
         sys.exit(130)
 
 

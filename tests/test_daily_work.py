@@ -18,6 +18,7 @@ from cryptography.fernet import Fernet
 from connecthub.errors import RefusedError
 from connecthub.operations.job_file import read_jobs
 from connecthub.security.vault import Vault
+from tests import web_hub
 from tests.installation import Site
 from tests.program import Program
 
@@ -150,6 +151,27 @@ def test_a_run_is_waited_for_followed_and_tried_again(site: Site) -> None:
     assert "limit" in json.loads(done(site, "run", "show", "1", "--json"))["params"]
     assert "there is no run 99" in refused(site, "run", "log", "99")
     assert "--params must be a JSON object" in refused(site, "job", "run", "telling", "--params", "[1]")
+
+
+@pytest.mark.parametrize("option", ["--wait", "--follow"])
+def test_a_run_is_named_where_the_database_goes_once_it_is_queued(
+    site: Site, server: str, option: str
+) -> None:
+    name = site.dsn.partition("?")[0].rpartition("/")[2]
+    site.job("waiting")
+    site.sql(
+        "CREATE FUNCTION go() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN ALTER DATABASE {name} CONNECTION LIMIT 0; RETURN NULL; END $$",
+        "CREATE TRIGGER go AFTER INSERT ON job_logs EXECUTE FUNCTION go()",
+    )
+    for run_id, words in enumerate((["job", "run", "waiting"], ["run", "retry", "1"]), 1):
+        lost = site.command(*words, option)
+        asyncio.run(web_hub.fetch(server, f"ALTER DATABASE {name} CONNECTION LIMIT -1"))
+        said, complained = lost.stderr.splitlines()
+        assert lost.returncode == 2 and complained.startswith("connecthub: database cannot be used")
+        assert said == f"run {run_id} goes on: connecthub run log -f {run_id}"
+        done(site, "run", "cancel", str(run_id))
+    assert fetch(site, "SELECT count(*) AS runs FROM job_logs") == [{"runs": 2}]
 
 
 def test_jobs_move_as_files_with_secrets_as_references(site: Site) -> None:
