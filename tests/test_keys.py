@@ -42,6 +42,11 @@ def fill(site: Site, jobs: int) -> None:
     site.leave_canary()
 
 
+def audited(site: Site) -> list[tuple[str, str]]:
+    rows = run(fetch(site.dsn, "SELECT action, object FROM audit ORDER BY id"))
+    return [(row["action"], row["object"]) for row in rows]
+
+
 def ids(site: Site) -> list[str]:
     return [key.id for key in read_keys(site.data / "fernet.key")]
 
@@ -60,7 +65,7 @@ def test_a_rotation_writes_all_secrets_anew_and_no_revision(site: Site) -> None:
     after = tokens(site)
     assert len(after) == 9 and all(newest.decrypt(token)["token"].startswith(CANARY) for _, token in after)
     assert len({token for _, token in after}) == 3, "Job and revisions go on sharing one token"
-    assert [row["action"] for row in run(fetch(site.dsn, "SELECT action FROM audit"))] == ["key.rotate"]
+    assert audited(site) == [("key.rotate", new)]
 
     gone = site.command("key", "retire")
     assert gone.returncode == 0 and old in gone.stdout
@@ -91,10 +96,20 @@ def test_a_rotation_that_was_killed_goes_on_with_its_key(site: Site, point: str)
     assert len(ids(site)) == 2, "nothing went"
     done = site.command("key", "rotate")
     assert done.returncode == 0 and "went on" in done.stdout, done.stderr
-    assert len(ids(site)) == 2, "no third key"
+    new, first = ids(site)  # and no third key
     assert site.command("key", "retire").returncode == 0
+    assert audited(site) == [("key.rotate", new), ("key.retire", first)]
     newest = Vault.open(site.data / "fernet.key", may_create=False)
     assert all(newest.decrypt(token) for _, token in tokens(site))
+
+
+def test_keys_that_are_gone_are_in_the_audit_wherever_retire_was_killed(site: Site) -> None:
+    fill(site, 1)
+    assert site.command("key", "rotate").returncode == 0
+    new, old = ids(site)
+    site.killed("keys.after_file", "key", "retire")
+    assert ids(site) == [new] and "only one key" in site.command("key", "retire").stdout
+    assert audited(site) == [("key.rotate", new), ("key.retire", old)]
 
 
 def test_a_rotation_whose_database_goes_says_so_in_one_line_and_goes_on_later(

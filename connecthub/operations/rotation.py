@@ -60,8 +60,10 @@ async def rotate(path: Path, db: Database, actor: Actor, say: Callable[[str], No
             keyfile.replace(path, [key, *keyfile.read_keys(path)])
             failpoints.passing("keys.after_file")
             vault.look()
-            await keys.record(db, "key.rotate", key.id, actor)
         done = Rotation(vault.key_ids[0], is_new)
+        # One that was cut off may have left its key in the file and nothing in the audit.
+        if not await keys.is_recorded(db, "key.rotate", done.key_id):
+            await keys.record(db, "key.rotate", done.key_id, actor)
         await _await_hubs(db, path, done.key_id, say)
         async for batch in keys.all_tokens(db):
             changes = []
@@ -93,14 +95,16 @@ async def retire(path: Path, db: Database, actor: Actor) -> list[Key]:
         if lacking := await hubs.hubs_without_key(db, newest.id):
             raise RefusedError(f"{_without(lacking, path, newest.id)}, then retire again")
         await _refuse_if_needed(db, vault, old)
+        # Before the file: cut off behind it, nothing would tell a later call of the keys that are gone.
+        for key in old:
+            await keys.record(db, "key.retire", key.id, actor)
         keyfile.replace(path, [newest])
+        failpoints.passing("keys.after_file")
         try:
             await _refuse_if_needed(db, vault, old)  # a Job may have been saved just before
         except BaseException:
             keyfile.replace(path, [newest, *old])
             raise
-        for key in old:
-            await keys.record(db, "key.retire", key.id, actor)
         return old
 
 

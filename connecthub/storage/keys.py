@@ -76,6 +76,15 @@ async def replace_canary(db: Database, canary: str) -> None:
     await db.execute("UPDATE hub_state SET key_canary = $1 WHERE key_canary IS NOT NULL", canary)
 
 
+async def is_recorded(db: Database, action: str, key_id: str) -> bool:
+    """Whether the audit tells that this was done to the key."""
+    return bool(
+        await db.fetchval(
+            "SELECT EXISTS (SELECT FROM audit WHERE action = $1 AND object = $2)", action, key_id
+        )
+    )
+
+
 async def record(db: Database, action: str, key_id: str, actor: Actor) -> None:
     """Write into the audit what was done to keys."""
     async with db.transaction() as connection:
