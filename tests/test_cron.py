@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from time import perf_counter
+from time import process_time
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -286,9 +286,9 @@ def test_next_fire_and_span_are_remembered() -> None:
 @pytest.mark.parametrize("zone", ["Asia/Shanghai", "Australia/Lord_Howe"])
 def test_a_missed_year_of_minutes_is_cheap(zone: str) -> None:
     until = datetime(2026, 11, 23, 14, 5, tzinfo=UTC)
-    started = perf_counter()
+    started = process_time()
     missed = cron.span("* * * * *", zone, until - timedelta(days=365), until)
-    assert perf_counter() - started < 0.1  # under 1 ms where nothing else runs; one by one it takes a second
+    assert process_time() - started < 0.1  # under 1 ms; one by one it takes a second
     assert (missed.count, len(missed.newest), missed.newest[-1]) == (365 * 24 * 60, 100, until)
 
 

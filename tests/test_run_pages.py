@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 from connecthub.run_log import parse
+from connecthub.storage.database import Database
 from connecthub.web.csv_file import csv_lines
+from connecthub.web.run_log import stream
 from connecthub.web.run_words import last_frame
 from tests.web_hub import CANARY, Hub, insert_job, insert_run
 
@@ -121,6 +124,21 @@ def test_the_stream_goes_on_after_the_last_line_seen(hub: Hub) -> None:
         ("7777/log", 404),
     ):
         assert hub.client.get(f"/admin/joblogs/{path}").status_code == status, path
+
+
+def test_a_page_that_was_drawn_just_before_a_change_hears_of_it(hub: Hub) -> None:
+    """The stream cannot know what the page shows: of a run that goes it tells once in any case."""
+    insert_job(hub)
+    run_id = insert_run(hub, "QUEUED")
+
+    async def heard() -> list[str]:
+        database = await Database.open(hub.dsn)
+        told = stream(database, run_id, 0)
+        texts = [await anext(told) for _ in range(3)]
+        await database.close()
+        return texts
+
+    assert "event: state\n" in asyncio.run(heard())[2]
 
 
 def test_the_two_retries_differ_in_what_they_run(hub: Hub) -> None:

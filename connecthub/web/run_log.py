@@ -47,10 +47,11 @@ async def stream(db: Database, log_id: int, last_line: int) -> AsyncIterator[str
                 if lines:
                     sent = lines[-1].n
                     yield _event("lines", json.dumps([asdict(line) for line in lines]), sent)
-        if before is not None and state != before:
+        is_over = row["ended"] and not row["leased"]
+        if state != before and not (is_over and before is None):  # or since it was drawn
             yield _event("state", "")
         before = state
-        if row["ended"] and not row["leased"]:
+        if is_over:
             yield _event("end", "")
             return
         await asyncio.sleep(_POLL_S)

@@ -71,6 +71,7 @@ def test_an_account_is_made_used_and_disabled(admin: Reader, hub: Hub, look: Loo
         someone.type_in(current=made_up, new=OWN_PASSWORD, again=OWN_PASSWORD)
         someone.page.press("[name=again]", "Enter")
         someone.at("/admin/")
+        someone.go("/admin/account")  # a page that asks for nothing by itself meanwhile
         admin.go(f"/admin/users/list?q={name}")
         admin.page.locator(".hub-person", has_text=name).get_by_role(
             "button", name=admin.say("disable")
