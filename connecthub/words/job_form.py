@@ -130,6 +130,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "Your session has ended. What you typed stays: log in in a new tab, then save again.",
         "会话已结束，已输入的内容保留。请在新标签页登录后再次保存。",
     ),
+    "no_answer": (
+        "The hub or its database does not answer. What you typed stays: save again in a moment.",
+        "节点或数据库没有响应，已输入的内容保留。请稍后再次保存。",
+    ),
     "cron.minute": ("minute", "分"),
     "cron.hour": ("hour", "时"),
     "cron.day": ("day", "日"),

@@ -88,6 +88,39 @@ def test_a_wrong_field_is_told_beside_it_and_nothing_typed_is_lost(
     expect(admin.page.locator("[name='p.pages']")).to_be_focused()
 
 
+def test_what_was_typed_stays_while_nobody_could_save_it(admin: Reader, hub: Hub, look: Look) -> None:
+    job_id = f"kept-{look}"
+    hub.make_job(job_id, hub.script("end"))
+    page = admin.page
+    admin.go(f"/admin/jobs/edit/{job_id}")
+    with page.expect_response("**/preview"):
+        admin.type_in(name="Typed 名称")
+    with page.expect_response("**/preview"):
+        page.locator("#save").focus()
+
+    def told(key: str) -> None:
+        page.click("#save")
+        expect(page.locator(".hub-savebar [role=alert]:visible")).to_contain_text(admin.say(key))
+        expect(page.locator("[name=name]")).to_have_value("Typed 名称")
+
+    admin.seen.expected.add(503)
+    page.route("**/admin/**", lambda route: route.fulfill(status=503))  # as without the database
+    told("no_answer")
+    page.unroute("**/admin/**")
+    cookies = page.context.cookies()
+    page.context.clear_cookies()
+    told("signed_out")
+    page.context.add_cookies(cookies)  # type: ignore[arg-type]  # as they were
+    page.context.set_offline(True)
+    told("no_answer")
+    assert all("ERR_INTERNET_DISCONNECTED" in fault for fault in admin.seen.faults)
+    admin.seen.faults.clear()
+    page.context.set_offline(False)
+    page.click("#save")
+    admin.at(f"/admin/jobs/details/{job_id}**")
+    admin.sees("Typed 名称", "h1")
+
+
 def test_the_second_of_two_who_edit_is_told(admin: Reader, hub: Hub, look: Look) -> None:
     job_id = f"shared-{look}"
     hub.make_job(job_id, hub.script("end"))

@@ -24,7 +24,7 @@ function isTouched(block) {
 async function preview() {
   const mine = ++latest;
   const answer = await fetch("/admin/jobs/preview", { method: "POST", body: typed() });
-  if (answer.redirected) signedOut.hidden = false;
+  if (answer.redirected) tell("signed-out");
   if (!answer.ok || answer.redirected || mine !== latest) return; // what came in the meantime is newer
   const { blocks, public_cfg: json, public_error: wrong } = await answer.json();
   // Text, fields and what the fields were drawn from stay together, or a save would take a typed field for unchanged;
@@ -109,8 +109,12 @@ addEventListener("keydown", (event) => {
   }
 });
 
-// A session may have ended while a person typed: a post would lead to the log-in and lose it all.
-const signedOut = document.getElementById("signed-out");
+// A session may have ended while a person typed, or the hub or its database be away: a post would lead to the log-in
+// or to an error, and lose it all.
+function tell(trouble) {
+  for (const id of ["signed-out", "no-answer"]) document.getElementById(id).hidden = id !== trouble;
+}
+
 let sending = ""; // then "asks", "goes", "gone": a second click while the first is under way does nothing
 form.addEventListener("submit", async (event) => {
   if (sending === "goes") {
@@ -122,10 +126,10 @@ form.addEventListener("submit", async (event) => {
   if (sending) return;
   sending = "asks";
   const answer = await fetch("/admin/keys", { redirect: "manual", cache: "no-store" }).catch(() => null);
-  const isSignedIn = answer?.type !== "opaqueredirect";
-  signedOut.hidden = isSignedIn;
-  sending = isSignedIn ? "goes" : "";
-  if (isSignedIn) form.requestSubmit(event.submitter);
+  const isWell = answer?.ok;
+  tell(isWell ? "" : answer?.type === "opaqueredirect" ? "signed-out" : "no-answer");
+  sending = isWell ? "goes" : "";
+  if (isWell) form.requestSubmit(event.submitter);
 });
 addEventListener("pageshow", () => (sending = "")); // also when it comes back from the browser's cache
 
