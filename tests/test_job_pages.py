@@ -295,6 +295,42 @@ def test_one_secret_is_replaced_without_knowing_the_others(formed: Hub) -> None:
     assert "sesame" not in audit and CANARY not in audit and "extra" in audit
 
 
+def test_what_was_asked_of_secrets_outlives_an_error_elsewhere(formed: Hub) -> None:
+    make(formed, handler_path="webjobs.jobs:PlainJob")
+    asked = {
+        "r.token": "1", "s.user": f"{CANARY}-1", "nk.1": "new <key>", "nv.1": f"{CANARY}-2", "nk.2": "bare",
+    }  # fmt: skip
+    form = {**shown_form(formed, "/admin/jobs/edit/sync-1"), **asked}
+    again = "What was typed here is not kept: type it again."
+    for wrong, status, told in (
+        ({"cron_expr": "0 25 * * *"}, 400, {"s.bare": "“bare” has no value"}),
+        ({"do": "fields"}, 200, {}),
+        ({"revision": "1000000"}, 409, {}),
+    ):
+        answer = formed.post("/admin/jobs/edit/sync-1", **{**form, **wrong})
+        page = unescape(answer.text)
+        assert answer.status_code == status and CANARY not in page, wrong
+        assert 'name="r.token" value="1" checked>' in page and 'name="r.user" value="1" >' in page, wrong
+        names = re.findall(r'name="nk\.(\d)"[^>]* value="([^"]*)"', page)
+        assert names == [("1", "new <key>"), ("2", "bare"), ("3", "")], wrong
+        errors = dict(re.findall(r'id="(s\.[^"]+)-error">([^<]*)<', page))
+        assert errors.keys() == {"s.user", "s.new <key>", *told}, wrong
+        assert errors["s.user"] == errors["s.new <key>"] == again
+        assert all(text in errors[name] for name, text in told.items())
+    assert len(formed.sql("SELECT FROM job_revisions")) == 1
+    block = formed.post("/admin/jobs/preview", of="sync-1", **{"r.token": "1"}).json()["blocks"]["secrets"]
+    assert 'name="r.token" value="1" checked>' in block and 'name="r.user" value="1" >' in block
+
+
+def test_that_all_secrets_go_outlives_an_error_elsewhere(formed: Hub) -> None:
+    make(formed, handler_path="webjobs.jobs:PlainJob")
+    form = {**shown_form(formed, "/admin/jobs/edit/sync-1"), "secret_cfg": "{}"}
+    answer = formed.post("/admin/jobs/edit/sync-1", **{**form, "cron_expr": "0 25 * * *"})
+    assert re.search(
+        r'<details open><summary>As JSON</summary>.*name="secret_cfg".*\{\}</textarea>', answer.text, re.S
+    )
+
+
 def test_a_secret_without_its_value_or_name_is_told(formed: Hub) -> None:
     make(formed)
     form = shown_form(formed, "/admin/jobs/edit/sync-1")
@@ -302,7 +338,8 @@ def test_a_secret_without_its_value_or_name_is_told(formed: Hub) -> None:
         typed = {"nk.1": key, "nv.1": value}
         for path, fields in (("edit/sync-1", form), ("create", {**GOOD, "id": "new"})):
             answer = formed.post(f"/admin/jobs/{path}", **{**fields, **typed})
-            assert answer.status_code == 400 and told in errors_of(answer.text)["secret_cfg"], (path, key)
+            beside = "s.extra" if key else "secret_cfg"
+            assert answer.status_code == 400 and told in errors_of(answer.text)[beside], (path, key)
             assert "typed-77" not in answer.text
     assert len(formed.sql("SELECT FROM job_revisions")) == 1
 

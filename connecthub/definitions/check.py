@@ -189,6 +189,11 @@ def say_wrong(error: WrongField, language: str) -> str:
     return say(language, f"error.{error.key}", **error.details)
 
 
+def beside_secret(key: str) -> str:
+    """Where it is told what is wrong with a typed secret: each has a row, except one without a name."""
+    return f"s.{key}" if key else "secret_cfg"
+
+
 def _with_typed(
     reader: Reader, secret: dict[str, Any] | None, typed: Typed, handler: Handler | None, language: str
 ) -> dict[str, Any] | None:
@@ -200,7 +205,7 @@ def _with_typed(
     merged = {key: value for key, value in secret.items() if key not in typed.removed}
     fields = {one.name: one for one in fields_of(handler.secrets if handler else None)}
     for key, text in typed.secrets.items():
-        beside = f"s.{key}" if key in fields else "secret_cfg"
+        beside = beside_secret(key)
         try:
             value = read(fields.get(key, Field(key, "text", False)), text)
             if value is MISSING or not key:

@@ -18,11 +18,12 @@ from starlette.routing import BaseRoute, Route
 from connecthub import cron
 from connecthub.config import Settings
 from connecthub.cron_words import explain, in_words
-from connecthub.definitions.check import Checked, Checker, Typed, secrets_of
+from connecthub.definitions.check import Checked, Checker, Typed, beside_secret, secrets_of
 from connecthub.definitions.differences import Change, both, differences, for_audit, last_changed
 from connecthub.definitions.fields import MISSING, WrongField, fields_of, parse_json, show
 from connecthub.definitions.form import MISFIRE, OVERLAP, Values, new_values, posted_values, stored_values
 from connecthub.errors import NotFoundError, RefusedError, ScheduleError
+from connecthub.plugins.discover import Handler
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
 from connecthub.storage.job_pages import job_health, revision_by_id, secret_revisions
@@ -96,7 +97,9 @@ class JobEditor:
     ) -> Response:
         typed, language = Typed.of(posted), request.state.language
         if posted.get("do") == "fields":  # without JavaScript: the fields of another handler
-            return await self._form(request, Checked(values), job, typed)
+            checked = Checked(values)
+            _ask_secrets_again(checked, typed, language)
+            return await self._form(request, checked, job, typed, status=200)
         if job is not None and posted.get("revision", str(job["revision_id"])) != str(job["revision_id"]):
             if await self._is_stored(values, typed, job, language):
                 return await self._saved(request, job["id"], posted)
@@ -180,7 +183,7 @@ class JobEditor:
         context = await self._parts(request, checked, job, typed)
         health = None if job is None else await job_health(self._database, job["id"])
         context |= {
-            "values": {**checked.values, "secret_cfg": ""} if job else _without_secrets(checked.values),
+            "values": _without_secrets(checked.values),
             "job": job,
             "health": health,
             "zones": _zones(),
@@ -211,13 +214,6 @@ class JobEditor:
             else show(one, base.get(one.name, MISSING))
             for one in fields
         }
-        stored = secrets_of(job, self._vault)
-        saved = (
-            last_changed(await secret_revisions(self._database, job["id"]), self._vault)
-            if stored and job
-            else {}
-        )
-        secret_fields = {one.name: one for one in fields_of(handler.secrets if handler else None)}
         return {
             "found": found,
             "handler": handler,
@@ -225,16 +221,29 @@ class JobEditor:
             "shown": shown,
             "params_base": json.dumps(base, ensure_ascii=False),
             "unknown_keys": [key for key in base if key not in shown] if fields else [],
-            "secret_rows": [
-                (key, secret_fields.get(key), key in (stored or {}), saved.get(key))
-                for key in dict.fromkeys([*secret_fields, *(stored or {})])
-            ],
-            "unreadable": stored is None,
             "errors": checked.errors,
             "values": values,
             "job": job,
             "policy_lines": _policy_lines(checked, request.state.language),
             **_schedule(values, request.state.language),
+            **await self._secrets(job, handler, typed),
+        }
+
+    async def _secrets(self, job: Row | None, handler: Handler | None, typed: Typed) -> dict[str, Any]:
+        """The rows of secrets; of what was typed only names and ticks, never a value."""
+        stored = secrets_of(job, self._vault)
+        saved = (
+            last_changed(await secret_revisions(self._database, job["id"]), self._vault)
+            if stored and job
+            else {}
+        )
+        fields = {one.name: one for one in fields_of(handler.secrets if handler else None)}
+        keys = dict.fromkeys([*fields, *(stored or {})])
+        return {
+            "secret_rows": [(key, fields.get(key), key in (stored or {}), saved.get(key)) for key in keys],
+            "new_keys": [key for key in typed.secrets if key and key not in keys],
+            "removed": typed.removed,
+            "unreadable": stored is None,
         }
 
     async def preview(self, request: Request) -> Response:
@@ -274,8 +283,9 @@ def _ask_secrets_again(checked: Checked, typed: Typed, language: str) -> None:
     again = [say(language, "error.secret_again")]
     if checked.values["secret_cfg"].strip() not in ("", "{}"):
         checked.errors.setdefault("secret_cfg", again)
-    for key in typed.secrets:
-        checked.errors.setdefault(f"s.{key}", again)
+    for key, value in typed.secrets.items():
+        if value:
+            checked.errors.setdefault(beside_secret(key), again)
 
 
 def _without_secrets(values: Values) -> Values:

@@ -121,6 +121,36 @@ def test_what_was_typed_stays_while_nobody_could_save_it(admin: Reader, hub: Hub
     admin.sees("Typed 名称", "h1")
 
 
+def test_secrets_typed_before_an_error_are_asked_again_until_they_are_typed(
+    admin: Reader, hub: Hub, look: Look
+) -> None:
+    job_id = f"secrets-{look}"
+    hub.make_job(job_id, hub.script("end"))
+    page = admin.page
+    admin.go(f"/admin/jobs/edit/{job_id}")
+    admin.type_in(**{"nk.1": "newkey", "nv.1": "typed-77", "s.token": "typed-88", "timeout_s": "77"})
+    expect(page.locator("[data-block=difference]")).to_contain_text("77")  # though no preview knows the value
+    admin.seen.expected.add(400)
+    admin.type_in(cron_expr="0 25 * * *")
+    with page.expect_response("**/preview"):  # of the page that tells what is wrong
+        page.click("#save")
+        admin.sees(admin.say("error.summary", count=3), ".hub-savebar")
+    with page.expect_response("**/preview"):
+        admin.type_in(cron_expr="0 5 * * *")
+    expect(page.locator("[data-block=schedule]")).to_contain_text("05:00")
+    for name in ("s.token", "s.newkey"):
+        expect(page.locator(f"[id='{name}-error']")).to_have_text(admin.say("error.secret_again"))
+    expect(page.locator("[name='nk.1']")).to_have_value("newkey")
+    page.locator("[data-more]").click()
+    expect(page.locator("[name='nk.3']")).to_have_value("")
+    expect(page.locator("[id='s.newkey-error']")).to_have_count(1)
+    admin.type_in(**{"nv.1": "typed-77"})
+    page.click("#save")
+    admin.at(f"/admin/jobs/details/{job_id}**")
+    page.goto(f"{hub.url}/admin/jobs/edit/{job_id}")
+    expect(page.locator("[name='r.newkey']")).to_have_count(1)
+
+
 def test_the_second_of_two_who_edit_is_told(admin: Reader, hub: Hub, look: Look) -> None:
     job_id = f"shared-{look}"
     hub.make_job(job_id, hub.script("end"))

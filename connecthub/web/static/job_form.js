@@ -3,7 +3,9 @@
 import "./json_editor.js";
 
 const form = document.getElementById("job-form");
-const secret = /^(s\.|nv\.|secret_cfg$)/;
+// In the block of secrets: what a preview may not know of, and so would draw without it.
+const touched = ":checked, .is-invalid, .form-control:not(:placeholder-shown)";
+const secret = /^(s\.|n[kv]\.|secret_cfg$)/;
 document.documentElement.classList.add("hub-has-js");
 let timer = 0;
 let latest = 0;
@@ -15,10 +17,6 @@ function typed() {
   if (form.dataset.of) fields.set("of", form.dataset.of);
   else fields.set("secret_cfg", "{}");
   return fields;
-}
-
-function isTouched(block) {
-  return [...block.querySelectorAll("input")].some((input) => (input.type === "checkbox" ? input.checked : input.value));
 }
 
 async function preview() {
@@ -37,10 +35,10 @@ async function preview() {
   }
   for (const [name, html] of Object.entries(blocks)) {
     const block = form.querySelector(`[data-block="${name}"]`);
-    // A block that holds the focus, or a secret just typed, is never taken away under the hand.
+    // A block that holds the focus, or a secret just typed or to be typed again, is never taken away under the hand.
     const held =
       block?.contains(document.activeElement) ||
-      (name === "secrets" && isTouched(block)) ||
+      (name === "secrets" && block?.querySelector(touched)) ||
       (name === "fields" && isAhead);
     if (block && !held && block.dataset.html !== html) {
       block.innerHTML = html;
