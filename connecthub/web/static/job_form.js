@@ -51,6 +51,7 @@ async function preview() {
 }
 
 function soon() {
+  latest += 1; // an answer that is on its way is to what stood there before
   clearTimeout(timer);
   timer = setTimeout(preview, 300);
 }
