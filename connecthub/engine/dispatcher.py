@@ -146,7 +146,7 @@ class Dispatcher:
         self._above = self._newest
         if not is_whole:
             self._look_again()
-        return False
+        return bool(claims)  # another hub may have had the rest under its lock
 
     async def _claim(self, above: int, behind: Claim | None) -> tuple[int, list[Claim]]:
         """How many runs there were places for, and those that were claimed and have begun."""
