@@ -28,14 +28,14 @@ _QUEUED = "SELECT count(*) FROM job_logs WHERE status = 'QUEUED'"
 def back_to_back(bench: Bench, size: Size) -> list[Figure]:
     """Row 6: the queue is never empty, and retention has something to delete."""
     bench.fill(1000, "NothingJob")
-    _add_old_runs(bench)
+    bench.sql("SELECT setval(pg_get_serial_sequence('job_logs', 'id'), $1)", (size.times + 1) * 1000 * _OLD)
     hub = bench.start(64)
     bench.queue(5000)
     bench.settle(120)
     memory, floors, rates, gone = resident_mib(hub.process.pid), [], [], []
-    for _ in range(size.times):
+    for number in range(size.times):
         floors.append(10_000 / bench.floor(10_000))
-        _add_old_runs(bench)
+        _add_old_runs(bench, number * 1000 * _OLD)
         kept = bench.value(_ALL_OLD)
         _feed(bench, 5)  # until it is going
         since, begun = bench.value("SELECT clock_timestamp()"), time.time()
@@ -58,13 +58,16 @@ def back_to_back(bench: Bench, size: Size) -> list[Figure]:
     ]  # fmt: skip
 
 
-def _add_old_runs(bench: Bench) -> None:
+def _add_old_runs(bench: Bench, after: int) -> None:
+    """With the ids after this one: retention goes by them, and ends where it finds only young runs."""
     bench.sql(
-        "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key, queued_at, started_at, finished_at)"
-        " SELECT j.id, j.revision_id, 'api', 'SUCCESS', j.id || ':run:' || gen_random_uuid(), at, at, at FROM jobs j,"
+        "INSERT INTO job_logs (id, job_id, revision_id, trigger, status, idempotency_key, queued_at, started_at, finished_at)"
+        " OVERRIDING SYSTEM VALUE"
+        " SELECT $2 + row_number() OVER (), j.id, j.revision_id, 'api', 'SUCCESS', j.id || ':run:' || gen_random_uuid(), at, at, at FROM jobs j,"
         " LATERAL (SELECT clock_timestamp() - make_interval(days => 100, mins => n) AS at"
         "          FROM generate_series(1, $1::int) AS n) old",
         _OLD,
+        after,
     )
 
 
