@@ -9,7 +9,16 @@ from typing import Any
 
 from connecthub.config import Settings
 from connecthub.definitions.differences import Change, differences, secret_changes
-from connecthub.definitions.fields import MISSING, Field, WrongField, fields_of, merge, parse_json, read
+from connecthub.definitions.fields import (
+    MISSING,
+    Field,
+    WrongField,
+    fields_of,
+    json_object,
+    merge,
+    parse_json,
+    read,
+)
 from connecthub.definitions.form import Errors, Reader, Values
 from connecthub.errors import SecretError
 from connecthub.plugins.discover import Catalogue, Handler
@@ -46,11 +55,7 @@ class Typed:
     @property
     def base(self) -> dict[str, Any]:
         """`params_base` as an object, an empty one where it is none."""
-        try:
-            base = parse_json(self.params_base)
-        except WrongField:
-            return {}
-        return base if isinstance(base, dict) else {}
+        return json_object(self.params_base) or {}
 
     @classmethod
     def of(cls, posted: Mapping[str, str]) -> Typed:

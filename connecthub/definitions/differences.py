@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from connecthub.definitions.fields import json_object
 from connecthub.errors import SecretError
 from connecthub.security.vault import Vault
 from connecthub.storage.jobs import Row
@@ -104,10 +105,17 @@ def overrides(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] 
     return changed or None
 
 
-def both(was: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """`theirs` with what `mine` changed of what `was`: other values, new keys, and those that went."""
-    left = {key: value for key, value in theirs.items() if key in mine or key not in was}
-    return left | (overrides(was, mine) or {})
+def both(was: str, mine: str, theirs: str) -> str:
+    """Parameters as JSON: `theirs` with what `mine` changed of what `was`: values, new keys, those that went.
+
+    Where `mine` is no JSON object it stays as it was typed.
+    """
+    typed = json_object(mine)
+    if typed is None:
+        return mine
+    before = json.loads(was)
+    left = {key: value for key, value in json.loads(theirs).items() if key in typed or key not in before}
+    return json.dumps(left | (overrides(before, typed) or {}), ensure_ascii=False, indent=2)
 
 
 def last_changed(revisions: Sequence[Row], vault: Vault) -> dict[str, Row]:

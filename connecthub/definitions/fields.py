@@ -122,6 +122,15 @@ def parse_json(text: str) -> Any:
     return data
 
 
+def json_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that `text` is; None where it is anything else."""
+    try:
+        data = parse_json(text)
+    except WrongField:
+        return None
+    return data if isinstance(data, dict) else None
+
+
 def _plain(part: Mapping[str, Any], defs: Mapping[str, Any]) -> dict[str, Any]:
     """`part` with references followed, and `| None` taken out: an empty input says None."""
     plain = dict(part)

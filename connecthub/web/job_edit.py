@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo, available_timezones
 
 import asyncpg
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from connecthub import cron
 from connecthub.config import Settings
-from connecthub.cron_words import explain, in_words
 from connecthub.definitions.check import Checked, Checker, Typed, beside_secret, secrets_of
 from connecthub.definitions.differences import Change, both, differences, for_audit, last_changed
-from connecthub.definitions.fields import MISSING, WrongField, fields_of, parse_json, show
+from connecthub.definitions.fields import MISSING, fields_of, json_object, show
 from connecthub.definitions.form import MISFIRE, OVERLAP, Values, new_values, posted_values, stored_values
-from connecthub.errors import NotFoundError, RefusedError, ScheduleError
+from connecthub.errors import NotFoundError, RefusedError
 from connecthub.plugins.discover import Handler
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
@@ -32,14 +27,12 @@ from connecthub.storage.requests import request_run
 from connecthub.web.auth import actor
 from connecthub.web.fields import id_of, read_form, token_of
 from connecthub.web.job_actions import details
+from connecthub.web.job_schedule import schedule, zones
 from connecthub.web.job_words import policies
 from connecthub.web.routes import RefusedRequest
 from connecthub.words import say
 
 Page = Callable[..., Awaitable[Response]]
-_COMMON_ZONES = ("Asia/Shanghai", "Asia/Hong_Kong", "Asia/Singapore", "Asia/Tokyo", "Europe/Berlin",
-                 "Europe/London", "America/New_York", "America/Los_Angeles", "UTC")  # fmt: skip
-_FIRES = 5
 
 
 class JobEditor:
@@ -163,7 +156,7 @@ class JobEditor:
         if base is not None:
             changes = differences(dict(base), dict(job), self._vault)
             before = stored_values({**dict(base), "id": job["id"]})
-            params = _both(before["public_cfg"], values["public_cfg"], stored["public_cfg"])
+            params = both(before["public_cfg"], values["public_cfg"], stored["public_cfg"])
             values = {name: stored[name] if text == before[name] else text for name, text in values.items()}
             values["public_cfg"] = params
         checked = Checked(values)
@@ -186,7 +179,7 @@ class JobEditor:
             "values": _without_secrets(checked.values),
             "job": job,
             "health": health,
-            "zones": _zones(),
+            "zones": zones(),
             "misfire": MISFIRE,
             "overlap": OVERLAP,
             "meanwhile": meanwhile,
@@ -202,11 +195,7 @@ class JobEditor:
         values = checked.values
         handler = found.get(values["handler_path"].strip())
         fields = fields_of(handler.params if handler else None)
-        try:
-            parsed = parse_json(values["public_cfg"])
-        except WrongField:
-            parsed = None
-        base = parsed if isinstance(parsed, dict) else {}
+        base = json_object(values["public_cfg"]) or {}
         wrong = {name[2:] for name in checked.errors if name.startswith("p.")}
         shown = {
             one.name: typed.params[one.name]
@@ -225,7 +214,7 @@ class JobEditor:
             "values": values,
             "job": job,
             "policy_lines": _policy_lines(checked, request.state.language),
-            **_schedule(values, request.state.language),
+            **schedule(values, request.state.language),
             **await self._secrets(job, handler, typed),
         }
 
@@ -263,17 +252,6 @@ class JobEditor:
                              "public_error": checked.errors.get("public_cfg", [])})  # fmt: skip
 
 
-def _both(was: str, mine: str, theirs: str) -> str:
-    """The parameters, key by key; what is no JSON object stays as it was typed."""
-    try:
-        typed = parse_json(mine)
-    except WrongField:
-        return mine
-    if not isinstance(typed, dict):
-        return mine
-    return json.dumps(both(json.loads(was), typed, json.loads(theirs)), ensure_ascii=False, indent=2)
-
-
 def _policy_lines(checked: Checked, language: str) -> list[str]:
     return policies(asdict(checked.definition), language) if checked.definition else []
 
@@ -290,27 +268,3 @@ def _ask_secrets_again(checked: Checked, typed: Typed, language: str) -> None:
 
 def _without_secrets(values: Values) -> Values:
     return {**values, "secret_cfg": "{}" if values["secret_cfg"].strip() == "{}" else ""}
-
-
-def _schedule(values: Values, language: str) -> dict[str, Any]:
-    """The schedule in words and its next fires in its zone, or what is wrong with it."""
-    expression, zone = values["cron_expr"].strip(), values["timezone"].strip()
-    if not expression:
-        return {"words": "", "fires": [], "wrong_schedule": ""}
-    try:
-        fires = cron.next_fires(expression, zone, datetime.now(UTC), _FIRES)
-        local = ZoneInfo(zone)
-        marked = [(fire, fire.at.astimezone(local)) for fire in cron.moved(expression, zone, fires)]
-        return {"words": in_words(expression, language), "fires": marked, "wrong_schedule": ""}
-    except ScheduleError as error:
-        return {"words": "", "fires": [], "wrong_schedule": explain(error, language)}
-
-
-@lru_cache
-def _zones() -> list[str]:
-    """All zones by name, common ones first."""
-    known = available_timezones()
-    others = sorted(
-        name for name in known - set(_COMMON_ZONES) if "/" in name and not name.startswith("Etc/")
-    )
-    return [*_COMMON_ZONES, *others]
