@@ -24,10 +24,10 @@ from connecthub.engine.tick import Ticker
 from connecthub.metrics import Metrics, Reading
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
-from connecthub.storage import health, hubs, runs
+from connecthub.storage import health, hubs
 from connecthub.storage.database import UNAVAILABLE, Database, Listener
 from connecthub.storage.hubs import HubState
-from connecthub.storage.late import LateReturn
+from connecthub.storage.late import LateReturn, clear_leases
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Hub:
         with contextlib.suppress(*UNAVAILABLE):
             async with asyncio.timeout(_ANSWER_S):
                 # Code that has still not returned ends with the process, which is about to exit.
-                await runs.clear_leases(self._db, self.held.worker_id)
+                await clear_leases(self._db, self.held.worker_id)
                 await hubs.store_stopped(self._db, self.held.worker_id)
                 if self._listener is not None:
                     await self._listener.close()

@@ -93,7 +93,8 @@ class Leases:
         self._look_at_the_clock()
         if self._connected_since is None or boottime() - self._connected_since < self._lease_s:
             return
-        lost = await runs.reap(self._db)
+        async with self._db.transaction() as connection:
+            lost = await runs.reap(connection)
         if lost:
             self._metrics.lost.inc(len(lost))
             log.warning("%d runs are LOST, their hub stopped answering: %s", len(lost), lost[:20])

@@ -1,4 +1,4 @@
-"""What a plugin leaves when it returns after its run has ended: by timeout, cancel, shutdown, or as LOST."""
+"""The places of ended runs: what a plugin leaves that returns after its run has ended, and what a hub leaves."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ WHERE l.id = e.id AND l.worker_id = $1 AND l.status NOT IN ('QUEUED', 'RUNNING')
 async def store_late(db: Database, worker_id: UUID, late: Sequence[LateReturn]) -> None:
     """Clear the leases of runs whose ends are stored, and store what came after. Harmless when repeated."""
     await db.execute(_LATE, worker_id, *zip(*in_order(late), strict=True))
+
+
+async def clear_leases(db: Database, worker_id: UUID) -> None:
+    """This hub ends: no ended run of it holds a place any more."""
+    await db.execute(
+        "UPDATE job_logs SET lease_expires_at = NULL"
+        " WHERE worker_id = $1 AND lease_expires_at IS NOT NULL AND status NOT IN ('QUEUED', 'RUNNING')",
+        worker_id,
+    )

@@ -16,7 +16,7 @@ from uuid import UUID
 from connecthub.storage.schema import is_known, schema_revisions
 
 if TYPE_CHECKING:
-    from connecthub.storage.database import Database
+    from connecthub.storage.database import Connected, Database
 
 Row = TypeVar("Row")
 STATEMENT_CHARS = 1 << 19  # of texts in one statement: of each several copies are made on its way
@@ -158,8 +158,10 @@ _ENDED = """l.id, l.job_id, l.revision_id, l.trigger, l.scheduled_for, l.attempt
     l.params, l.triggered_by, l.cancel_requested_at"""
 
 _END = f"""
-WITH lost AS MATERIALIZED (  -- which of them were LOST before this statement: none, almost always
-    SELECT id FROM job_logs WHERE id = ANY($2::bigint[]) AND status = 'LOST'
+WITH known AS MATERIALIZED (  -- which a reaper had met before this statement: none, almost always
+    SELECT id, status FROM job_logs
+    WHERE id = ANY($2::bigint[])
+      AND (status = 'LOST' OR status = 'SUCCESS' AND worker_id = $1 AND meta ? 'lease_expired_at')
 ), ended AS (
     UPDATE job_logs l
     SET status = e.status, reason = e.reason, message = e.message, traceback = e.traceback, run_log = e.run_log,
@@ -176,7 +178,7 @@ WITH lost AS MATERIALIZED (  -- which of them were LOST before this statement: n
     SELECT * FROM ended e WHERE e.retry_delay_s IS NOT NULL AND {_ANOTHER_IS_DUE}
 ), next AS ({_NEXT_ATTEMPT} RETURNING retry_of
 ), came_back AS MATERIALIZED (
-    SELECT e.id, e.idempotency_key, e.attempt FROM ended e JOIN lost ON lost.id = e.id
+    SELECT e.id, e.idempotency_key, e.attempt FROM ended e JOIN known ON known.id = e.id
     WHERE NOT EXISTS (SELECT FROM due WHERE due.id = e.id)
 ), superseded AS (
     -- Rule 14: an owner that came back makes later attempts of its chain needless.
@@ -184,11 +186,17 @@ WITH lost AS MATERIALIZED (  -- which of them were LOST before this statement: n
     FROM came_back e
     WHERE n.idempotency_key = e.idempotency_key AND n.id > e.id AND n.attempt > e.attempt AND {_IS_QUEUED}
 )
--- Those that a reaper turned LOST while this statement waited for its lock: it sees no attempt of that reaper.
+-- Those that a reaper turned LOST while this statement waited for its lock: it sees no attempt of that reaper. And
+-- those of them that are stored again, as the answer was lost: what comes after this statement was lost with it.
 SELECT e.id FROM ended e
-WHERE e.meta ? 'lease_expired_at' AND NOT EXISTS (SELECT FROM lost WHERE lost.id = e.id)
+WHERE e.meta ? 'lease_expired_at' AND NOT EXISTS (SELECT FROM known WHERE known.id = e.id)
   AND NOT EXISTS (SELECT FROM due WHERE due.id = e.id)
+UNION ALL SELECT id FROM known WHERE status = 'SUCCESS'
 """
+# Rule 13 asks for the Job and its newer fire times: a tick or a save that is under way is waited for, and none begins
+# before the next attempt is there to be seen.
+_LOCK_JOBS = "SELECT FROM jobs WHERE id = ANY(ARRAY({})) ORDER BY id FOR SHARE"
+_LOCK_ENDED = _LOCK_JOBS.format("SELECT job_id FROM job_logs WHERE id = ANY($1::bigint[])")
 _SUPERSEDE = f"""
 UPDATE job_logs n SET status = 'CANCELLED', reason = 'superseded', finished_at = clock_timestamp()
 FROM job_logs e
@@ -203,10 +211,16 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
 
 
 async def store_endings(db: Database, worker_id: UUID, endings: Sequence[Ending]) -> None:
-    """Store the ends of runs of `worker_id`, and queue the next attempts that are due, in one statement.
+    """Store ends of runs of `worker_id`, and queue the next attempts that are due. Harmless when repeated."""
+    retried = [ending.id for ending in endings if ending.retry_delay_s is not None]
+    if not retried:
+        return await _end(db, worker_id, endings)
+    async with db.transaction() as connection:
+        await connection.fetch(_LOCK_ENDED, retried)
+        await _end(connection, worker_id, endings)
 
-    Harmless when repeated: what is stored already is left alone.
-    """
+
+async def _end(db: Database | Connected, worker_id: UUID, endings: Sequence[Ending]) -> None:
     columns = zip(*in_order(endings), strict=True)
     # Of an array each element costs, of one that is not there none does: unnest() fills up with NULL.
     told = [None if column.count(None) == len(column) else column for column in columns]
@@ -243,15 +257,18 @@ async def beat(
     )
 
 
+# As it is: the index of what goes must not fit.
+_IS_LOST = "r.id = l.revision_id AND l.status = 'RUNNING' AND coalesce(l.lease_expires_at <= clock_timestamp(), false)"
+_LOCK_LOST = _LOCK_JOBS.format(
+    f"SELECT l.job_id FROM job_logs l, job_revisions r WHERE {_IS_LOST} AND r.rerun_lost"
+)
 # Rule 11, in one statement that repeats the lease condition; a lost run uses up an attempt.
 _REAP = f"""
 WITH ended AS (
     UPDATE job_logs l SET status = 'LOST', finished_at = clock_timestamp(),
         meta = l.meta || jsonb_build_object('lease_expired_at', l.lease_expires_at)
     FROM job_revisions r
-    WHERE r.id = l.revision_id AND l.status = 'RUNNING'
-      AND coalesce(l.lease_expires_at <= clock_timestamp(), false)  -- as is: the index of what goes must not fit
-      AND {is_known("$1")}
+    WHERE {_IS_LOST} AND {is_known("$1")}
     RETURNING {_ENDED},
         CASE WHEN r.rerun_lost AND l.attempt < r.max_attempts
              THEN coalesce(r.retry_delays[least(l.attempt, cardinality(r.retry_delays))], 0) END AS retry_delay_s
@@ -262,9 +279,10 @@ SELECT id FROM ended
 """
 
 
-async def reap(db: Database) -> list[int]:
-    """Turn RUNNING rows whose lease has expired into LOST; their ids. None where the schema is of a newer version."""
-    return [row["id"] for row in await db.fetch(_REAP, schema_revisions())]
+async def reap(connection: Connected) -> list[int]:
+    """In a transaction: make RUNNING rows whose lease has expired LOST; their ids. None under a newer schema."""
+    await connection.fetch(_LOCK_LOST)
+    return [row["id"] for row in await connection.fetch(_REAP, schema_revisions())]
 
 
 _RELEASE = """
@@ -281,12 +299,3 @@ WHERE id <> ALL($2::bigint[]) AND worker_id = $1 AND status = 'RUNNING'
 async def release(db: Database, worker_id: UUID, begun: Iterable[int]) -> None:
     """Rule 19: give all claimed runs but those that have `begun` back to the queue. Only shutdown may do this."""
     await db.execute(_RELEASE, worker_id, list(begun))
-
-
-async def clear_leases(db: Database, worker_id: UUID) -> None:
-    """This hub ends: no ended run of it holds a place any more."""
-    await db.execute(
-        "UPDATE job_logs SET lease_expires_at = NULL"
-        " WHERE worker_id = $1 AND lease_expires_at IS NOT NULL AND status NOT IN ('QUEUED', 'RUNNING')",
-        worker_id,
-    )

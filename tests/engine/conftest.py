@@ -22,7 +22,7 @@ from connecthub.engine.hub import Hub
 from connecthub.metrics import Metrics
 from connecthub.plugins.loader import Loader
 from connecthub.security.vault import Vault
-from connecthub.storage import requests
+from connecthub.storage import requests, runs
 from connecthub.storage.audit import Actor
 from connecthub.storage.database import ENGINE_SETTINGS, Database
 from tests.engine import sample_jobs
@@ -72,6 +72,16 @@ class Rig:
     def do(self, work: Any, timeout_s: float = 30) -> Any:
         """The result of a coroutine on the rig's loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_s)
+
+    def reap(self) -> list[int]:
+        """Turn what has lost its lease into LOST, as a hub does."""
+
+        async def reap() -> list[int]:
+            async with self.db.transaction() as connection:
+                return await runs.reap(connection)
+
+        lost: list[int] = self.do(reap())
+        return lost
 
     def start_hub(self) -> Hub:
         async def start() -> Hub:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from connecthub.storage import runs
 from tests.engine.conftest import EXPIRED, Rig
 
 
@@ -40,6 +39,6 @@ def test_the_reaper_leaves_the_runs_of_newer_hubs_alone(rig: Rig) -> None:
     known = rig.sql(
         "UPDATE alembic_version SET version_num = '9999' RETURNING (SELECT version_num FROM alembic_version)"
     )
-    assert rig.do(runs.reap(rig.db)) == []
+    assert rig.reap() == []
     rig.sql("UPDATE alembic_version SET version_num = $1", known[0]["version_num"])
-    assert len(rig.do(runs.reap(rig.db))) == 1
+    assert len(rig.reap()) == 1

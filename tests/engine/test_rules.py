@@ -194,7 +194,7 @@ def test_rule_13_when_another_attempt_is_due(rig: Rig, by: str, statement: str, 
         else:
             rig.sql(part)
     if by == "reaper":
-        assert rig.do(runs.reap(rig.db)) == [run_id]
+        assert rig.reap() == [run_id]
     else:
         end(rig, run_id, "FAILURE", delay=60)
     rows = rig.sql("SELECT *, not_before - queued_at AS delay FROM job_logs WHERE retry_of = $1", run_id)
@@ -220,7 +220,7 @@ def test_rule_12_the_reaper_repeats_only_what_may_be_repeated(
     rig.job("a", "EchoJob", **job)
     lost = add(rig, status="RUNNING", worker_id=THEIRS, attempt=attempt, lease_expires_at=moment(rig, -1))
     alive = add(rig, status="RUNNING", worker_id=THEIRS)
-    assert rig.do(runs.reap(rig.db)) == [lost]
+    assert rig.reap() == [lost]
     assert states(rig, lost, alive) == [("LOST", None), ("RUNNING", None)]
     rows = rig.sql("SELECT attempt, not_before - queued_at AS delay FROM job_logs WHERE retry_of = $1", lost)
     assert [(row["attempt"], round(row["delay"].total_seconds())) for row in rows] == (

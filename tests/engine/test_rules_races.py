@@ -114,6 +114,56 @@ def test_rule_14_an_owner_that_comes_back_just_as_it_is_reaped(rig: Rig) -> None
     assert [tuple(row) for row in rows] == [("SUCCESS", None), ("CANCELLED", "superseded")]
 
 
+def test_rule_14_holds_where_the_answer_to_such_an_end_was_lost(rig: Rig) -> None:
+    """It is stored again, and what would have come after the answer is still to be done."""
+    rig.job("a", "EchoJob", rerun_lost=True, max_attempts=2, retry_delays=[0])
+    run_id, worker_id = rig.run("a"), uuid4()
+    rig.do(runs.claim(rig.db, worker_id, 0, 1))
+    assert rig.reap() == [run_id]
+    rig.sql("UPDATE job_logs SET status = 'SUCCESS' WHERE id = $1", run_id)  # committed, and then cut
+    rig.do(runs.store_endings(rig.db, worker_id, [Ending(run_id, "SUCCESS")]))
+    rows = rig.sql("SELECT status, reason FROM job_logs ORDER BY id")
+    assert [tuple(row) for row in rows] == [("SUCCESS", None), ("CANCELLED", "superseded")]
+
+
+_NEWER = (
+    "INSERT INTO job_logs (job_id, revision_id, trigger, status, idempotency_key, scheduled_for)"
+    " SELECT id, revision_id, 'schedule', 'QUEUED', 'newer', clock_timestamp() FROM jobs"
+)
+
+
+@pytest.mark.parametrize("by", ["end", "reaper"])
+@pytest.mark.parametrize("statement", ["UPDATE jobs SET enabled = false", _NEWER])
+def test_rule_13_waits_for_a_tick_or_a_save_that_is_not_committed_yet(
+    rig: Rig, by: str, statement: str
+) -> None:
+    rig.job("a", "EchoJob", overlap="queue", rerun_lost=True, max_attempts=2, retry_delays=[60])
+    run_id, worker_id = rig.run("a"), uuid4()
+    rig.sql("UPDATE job_logs SET trigger = 'schedule', scheduled_for = now() - interval '1 min'")
+    rig.do(runs.claim(rig.db, worker_id, 0 if by == "reaper" else 60, 1))
+
+    async def end() -> None:
+        if by == "end":
+            await runs.store_endings(rig.db, worker_id, [Ending(run_id, "FAILURE", retry_delay_s=60)])
+        else:
+            async with rig.db.transaction() as connection:
+                assert await runs.reap(connection) == [run_id]
+
+    async def both() -> None:
+        async with rig.db.transaction() as connection:
+            await connection.execute("SELECT FROM jobs FOR NO KEY UPDATE")
+            await connection.execute(statement)
+            ending = asyncio.create_task(end())
+            async with asyncio.timeout(5):
+                while not await rig.db.fetchval(_WAITING):  # noqa: ASYNC110  # locks have no signal
+                    await asyncio.sleep(0.01)
+        await ending
+
+    rig.do(both())
+    assert rig.row(run_id)["status"] == ("FAILURE" if by == "end" else "LOST")
+    assert rig.sql("SELECT FROM job_logs WHERE attempt = 2") == []
+
+
 def test_ends_live_logs_and_beats_do_not_wait_for_each_other(rig: Rig) -> None:
     rig.job("a", "EchoJob")
     count, worker_id = 400, uuid4()
