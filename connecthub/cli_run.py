@@ -197,16 +197,18 @@ class _LogPrinter:
 
     def __init__(self, as_json: bool) -> None:
         self._as_json, self._shown, self._behind = as_json, 0, ""
+        self._last: tuple[str, str] | None = None  # its time and text
 
     def show(self, row: Row) -> None:
         """`row` has run_log and started_at."""
         text = row["run_log"] or ""
         head, cut, behind = text.partition(f"\n{TRUNCATED}\n")
-        if cut and self._shown > head.count("\n") + 1 and behind != self._behind:
-            self._shown = head.count("\n") + 1  # what is kept behind the cut has moved
+        has_moved = bool(cut) and self._shown > head.count("\n") + 1 and behind != self._behind
         self._behind = behind
-        for line in parse(text, row["started_at"], self._shown + 1):
-            self._shown = line.n
+        lines = parse(text, row["started_at"], head.count("\n") + 2 if has_moved else self._shown + 1)
+        known = [at for at, line in enumerate(lines) if (line.at, line.text) == self._last] if has_moved else []
+        for line in lines[known[-1] + 1 if known else 0 :]:
+            self._shown, self._last = line.n, (line.at, line.text)
             if self._as_json:
                 print_json(asdict(line))
             else:
@@ -215,10 +217,10 @@ class _LogPrinter:
 
 async def _followed(db: Database, run_id: int, printer: _LogPrinter | None) -> None:
     """Return when the run has ended and its place is free, over lost connections and restarts of hubs too."""
-    seen_bytes, lost = -1, False
+    seen, lost = "", False
     while True:
         try:
-            row = await run_page.read_growth(db, run_id, seen_bytes)
+            row = await run_page.read_growth(db, run_id, seen)
         except UNAVAILABLE:
             if not lost:
                 click.echo("the database does not answer; waiting for it", err=True)
@@ -228,10 +230,9 @@ async def _followed(db: Database, run_id: int, printer: _LogPrinter | None) -> N
         if row is None:
             raise NotFoundError(f"run {run_id} was deleted meanwhile")
         lost = False
-        if row["run_log"] is not None:
-            seen_bytes = row["bytes"]
-            if printer is not None:
-                printer.show(row)
+        seen = row["version"]
+        if row["run_log"] is not None and printer is not None:
+            printer.show(row)
         if row["ended"] and not row["leased"]:
             return
         await asyncio.sleep(_POLL_S)

@@ -153,6 +153,29 @@ def test_a_run_is_waited_for_followed_and_tried_again(site: Site) -> None:
     assert "--params must be a JSON object" in refused(site, "job", "run", "telling", "--params", "[1]")
 
 
+def test_a_long_log_is_followed_behind_what_is_left_out_of_it(site: Site) -> None:
+    """Such a log keeps its length, and what stands behind the cut moves; each line is printed once."""
+
+    def log(first: int) -> str:
+        behind = "".join(f"2026-11-24T10:00:0{n}.000Z INFO a: line {n}\n" for n in range(first, first + 3))
+        return f"2026-11-24T10:00:00.000Z INFO a: line 0\n[TRUNCATED]\n{behind}"
+
+    site.job("long")
+    done(site, "job", "run", "long")
+    site.sql(
+        "UPDATE job_logs SET status = 'RUNNING', started_at = now(), worker_id = gen_random_uuid(),"
+        f" lease_expires_at = now() + interval '1 hour', run_log = '{log(1)}'"
+    )
+    follower = site.start("run", "log", "-f", "1")
+    assert follower.stdout is not None
+    assert [follower.stdout.readline().split()[-1] for _ in range(5)] == ["0", "[TRUNCATED]", "1", "2", "3"]
+    site.sql(f"UPDATE job_logs SET run_log = '{log(2)}'")
+    assert follower.stdout.readline().endswith("line 4\n")
+    site.sql("UPDATE job_logs SET status = 'SUCCESS', finished_at = now(), lease_expires_at = NULL")
+    rest, _ = follower.communicate(timeout=30)
+    assert (follower.returncode, rest) == (0, "")
+
+
 @pytest.mark.parametrize("option", ["--wait", "--follow"])
 def test_a_run_is_named_where_the_database_goes_once_it_is_queued(
     site: Site, server: str, option: str

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _RUN = f"""
 SELECT l.*, r.number AS revision, r.name AS name_then, r.handler_path, r.max_attempts, r.timeout_s, r.saved_by,
        r.public_cfg || coalesce(l.params, '{{}}') AS public_cfg,
-       j.id IS NOT NULL AS job_exists, j.name, j.timezone, j.revision_id AS revision_today, j.enabled AS job_enabled,
+       j.id IS NOT NULL AS job_exists, j.name, j.timezone,
        is_going(l.status, l.not_before, l.lease_expires_at) AS going, clock_timestamp() AS now,
        l.finished_at IS NOT NULL AND coalesce(l.lease_expires_at > clock_timestamp(), false) AS holds_place,
        h.name AS worker, usual.usual_s, usual.slow_s,
@@ -86,14 +86,16 @@ async def blocking_run(db: Database, job_id: str, log_id: int) -> int | None:
 
 
 _GROWTH = """
-SELECT status, cancel_requested_at, progress::text AS progress, started_at, worker_id, finished_at IS NOT NULL AS ended,
-       lease_expires_at > clock_timestamp() AS leased, xmin::text AS version,
-       CASE WHEN octet_length(run_log) <> $2 OR run_log IS NULL OR $2 < 0 THEN run_log END AS run_log,
-       octet_length(run_log) AS bytes
+SELECT status, cancel_requested_at, progress::text AS progress, started_at, finished_at IS NOT NULL AS ended,
+       lease_expires_at > clock_timestamp() AS leased,
+       CASE WHEN xmin::text <> $2 THEN run_log END AS run_log, xmin::text AS version
 FROM job_logs WHERE id = $1
 """
 
 
-async def read_growth(db: Database, log_id: int, seen_bytes: int) -> Row | None:
-    """The state of a run for its live page; `run_log` only where its length is not `seen_bytes`."""
-    return await db.fetchrow(_GROWTH, log_id, seen_bytes)
+async def read_growth(db: Database, log_id: int, seen: str = "") -> Row | None:
+    """The state of a run for its live page; `run_log` only where the row's `version` is not the one that was `seen`.
+
+    The length of a log tells nothing: once its middle is left out, it stays the same.
+    """
+    return await db.fetchrow(_GROWTH, log_id, seen)

@@ -24,17 +24,17 @@ async def stream(db: Database, log_id: int, last_line: int) -> AsyncIterator[str
     moved), `state` (something else changed: the page asks for its fragments), `end`.
     """
     until = time.monotonic() + _LONGEST_S
-    sent, seen_bytes, before = last_line, -1, None
+    sent, seen, before = last_line, "", None
     tail = ""
     yield "retry: 2000\n\n"
     while time.monotonic() < until:
-        row = await read_growth(db, log_id, seen_bytes)
+        row = await read_growth(db, log_id, seen)
         if row is None:
             yield _event("end", "")
             return
         state = (row["status"], row["cancel_requested_at"], row["progress"], row["started_at"], row["leased"])
+        seen = row["version"]
         if row["run_log"] is not None:
-            seen_bytes = row["bytes"]
             head, cut, behind = row["run_log"].partition(f"\n{TRUNCATED}\n")
             if cut:
                 count = head.count("\n") + 2

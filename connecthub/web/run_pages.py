@@ -45,7 +45,7 @@ class RunFiles:
         last = request.headers.get("last-event-id") or request.query_params.get("line", "0")
         if not (last.isascii() and last.isdigit() and len(last) < 10):
             raise HTTPException(400, "bad_request")
-        if await run_page.read_growth(self._database, log_id, 0) is None:
+        if await run_page.read_growth(self._database, log_id) is None:
             raise HTTPException(404, "not_found")
         events = stream(self._database, log_id, int(last))
         return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
@@ -53,7 +53,7 @@ class RunFiles:
     async def download(self, request: Request) -> Response:
         """The log as a file of text."""
         log_id = run_number(request.path_params["log_id"])
-        row = await run_page.read_growth(self._database, log_id, -1)
+        row = await run_page.read_growth(self._database, log_id)
         if row is None:
             raise HTTPException(404, "not_found")
         name = f'attachment; filename="run-{log_id}.log"'
