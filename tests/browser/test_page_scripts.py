@@ -42,6 +42,41 @@ def test_keys_lead_through_a_list_that_stays_true(hub: Hub, visit: Visit) -> Non
         someone.sees(someone.say("key.tick"), "dialog[open]")
 
 
+def test_keys_can_be_switched_off_on_every_page(hub: Hub, visit: Visit) -> None:
+    hub.make_job("keys-off", hub.script("end"))
+    first, second = (hub.run_job("keys-off") for _ in range(2))
+    with visit() as someone:
+        page = someone.page
+        someone.go(f"/admin/joblogs/details/{second}")
+        someone.sees(someone.say("status.SUCCESS"), ".hub-head")
+        page.locator("body").press("?")
+        page.locator("#hub-keys-on").uncheck()
+        page.keyboard.press("Escape")
+        for key in ("w", "["):
+            page.locator("body").press(key)
+        expect(page.locator("#log-wrap")).to_have_attribute("aria-pressed", "true")
+        page.locator("body").press("?")
+        page.locator("#hub-keys-on").check()
+        page.keyboard.press("Escape")
+        page.locator("body").press("[")
+        someone.at(f"/admin/joblogs/details/{first}")
+
+
+def test_only_new_lines_behind_a_cut_are_counted(hub: Hub, visit: Visit) -> None:
+    script = hub.script(*(f"say {number} {'x' * 2000}" for number in range(150)))
+    hub.make_job("pill", script)
+    run_id = hub.run_job("pill")
+    with visit() as someone:
+        page = someone.page
+        someone.go(f"/admin/joblogs/details/{run_id}")
+        someone.sees("149 x", "#log")
+        page.locator("#log-follow").click()
+        for number in range(2):
+            script.add(f"say so {number}")
+            expect(page.locator("#log-pill")).to_contain_text(str(number + 1))
+        script.add("end")
+
+
 def test_the_json_editor_tells_where_it_is_wrong_and_can_be_undone(hub: Hub, visit: Visit) -> None:
     hub.make_job("json", hub.script())
     with visit() as someone:

@@ -24,9 +24,12 @@ def test_a_run_is_started_watched_and_cancelled(hub: Hub, visit: Visit, look: Lo
         someone.sees("second line, 第二行", "#log")
         assert page.locator("#log [data-level=WARNING]").count() == 1
         page.reload()
+        page.goto(f"{page.url}?confirm=cancel")  # as the overview leads here
+        page.locator("dialog[open] [data-close]").click()
         script.add("say third line", "progress 3/4")
         someone.sees("third line", "#log")
         someone.sees("75%")
+        expect(page.locator("dialog[open]")).to_have_count(0)  # what was answered is not asked again
         expect(page.locator("#log .hub-ln", has_text="first line")).to_have_count(1)
 
         someone.link("cancel_run").click()

@@ -1,8 +1,8 @@
 // Confirmations, which are pages of their own, in a dialog over the page that leads to them.
 
 export async function openDialog(url) {
-  const answer = await fetch(url, { headers: { Accept: "text/html" } });
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const answer = await fetch(url, { headers: { Accept: "text/html" } }).catch(() => null);
+  const page = new DOMParser().parseFromString((await answer?.text()) ?? "", "text/html");
   const part = page.querySelector("[data-dialog-part]");
   if (!part) {
     location.assign(url);

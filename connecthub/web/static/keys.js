@@ -30,10 +30,17 @@ const actions = {
   e: () => act("edit"),
 };
 
+export const areKeysOff = () => Boolean(localStorage.getItem(OFF));
+
+// Whether a key is meant for the page, and not for a field, a dialog or the browser.
+export function isForPage(event) {
+  const isTaken = event.target.closest("input:not([type=checkbox]), textarea, select, dialog, [contenteditable]");
+  return !isTaken && !event.isComposing && !event.ctrlKey && !event.altKey && !event.metaKey;
+}
+
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input:not([type=checkbox]), textarea, select, dialog, [contenteditable]")) return;
-  if (event.isComposing || event.ctrlKey || event.altKey || event.metaKey || !document.getElementById("hub-search")) return;
-  if (localStorage.getItem(OFF) && event.key !== "?") return;
+  if (!isForPage(event) || !document.getElementById("hub-search")) return;
+  if (areKeysOff() && event.key !== "?") return;
   if (afterG && pages[event.key]) location.assign(pages[event.key]);
   else if (actions[event.key]) {
     event.preventDefault();

@@ -1,9 +1,10 @@
 // A run's page: tabs, dialogs, and the log: live lines, follow, levels, find, wrap, copy.
+import { areKeysOff, isForPage } from "./keys.js";
 import { refresh } from "./live.js";
 
 const $ = (id) => document.getElementById(id);
 const log = $("log"), pill = $("log-pill"), follow = $("log-follow"), find = $("log-find"), level = $("log-level");
-let source = null, last = Number(log.dataset.last), isFollowing = false, added = 0, waiting = null, isOver = !log.dataset.stream;
+let source = null, last = Number(log.dataset.last), isFollowing = false, added = 0, newest = null, waiting = null, isOver = !log.dataset.stream;
 
 for (const part of [find, level, $("log-wrap"), $("log-copy")]) part.hidden = false;
 
@@ -27,7 +28,13 @@ document.addEventListener("click", (event) => {
   if (closer) { event.preventDefault(); closer.closest("dialog").close(); }
 });
 const asked = document.querySelector("dialog[open]");
-if (asked) { asked.removeAttribute("open"); asked.showModal(); }
+if (asked) {
+  asked.removeAttribute("open");
+  asked.showModal();
+  const address = new URL(location.href);
+  address.searchParams.delete("confirm"); // or the page, asked for anew, would bring the question back
+  history.replaceState(null, "", address);
+}
 
 function element(tag, text, properties) {
   const made = document.createElement(tag);
@@ -91,6 +98,7 @@ function setFollow(on) {
 function show(count) {
   $("log-empty")?.remove();
   if (isFollowing) return toEnd();
+  if (!count) return;
   added += count;
   pill.hidden = false;
   pill.textContent = `↓ ${pill.dataset.text.replace("{n}", added)}`;
@@ -109,6 +117,7 @@ function listen() {
     const lines = JSON.parse(event.data).filter((line) => line.n > last);
     if (!lines.length) return;
     last = lines.at(-1).n;
+    newest = lines.at(-1);
     log.append(...lines.map(lineOf));
     show(lines.length);
   });
@@ -118,7 +127,9 @@ function listen() {
     last = lines[0].n - 1;
     if (isFollowing || !document.querySelector(".hub-cut")) replace(lines);
     else waiting = lines;
-    show(lines.length);
+    const known = lines.findLastIndex((line) => line.at === newest?.at && line.text === newest?.text);
+    show(newest ? lines.length - 1 - known : 0); // what is behind the cut comes again and again
+    newest = lines.at(-1);
   });
   source.addEventListener("state", refresh);
   source.addEventListener("end", () => {
@@ -139,8 +150,9 @@ addEventListener("touchmove", () => { if (!isAtEnd()) leave(); }, { passive: tru
 document.addEventListener("selectionchange", () => { if (!getSelection().isCollapsed && log.contains(getSelection().anchorNode)) leave(); });
 log.addEventListener("scroll", () => { if (!isFollowing && added && isAtEnd()) setFollow(true); });
 addEventListener("keydown", (event) => {
-  if (event.isComposing || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
+  if (!isForPage(event)) return;
   if (["PageUp", "Home", "ArrowUp"].includes(event.key)) leave();
+  else if (areKeysOff()) return;
   else if (event.key === "f" || event.key === "End") setFollow(event.key === "End" || !isFollowing);
   else if (event.key === "w") $("log-wrap").click();
   else if (event.key === "[") $("run-before")?.click();
