@@ -112,6 +112,30 @@ def test_an_admin_manages_the_others(hub: Hub) -> None:
     assert "operator, viewer" in page or "operator → viewer" in page
 
 
+def test_the_list_of_accounts_stays_where_it_was(hub: Hub) -> None:
+    hub.sql(
+        "INSERT INTO users (username, password_hash, role)"
+        " SELECT 'u' || n, '', 'viewer' FROM generate_series(1, 60) n"
+    )
+    page = hub.page("/admin/users/list?q=u&page=2")
+    assert 'name="back" value="q=u&page=2"' in page
+    answer = hub.post("/admin/users/disable", username="u9", back="q=u&page=2")
+    assert answer.headers["location"] == "/admin/users/list?q=u&page=2"
+    shown = hub.post(
+        "/admin/users/password", username="u9"
+    ).text  # the answer to a post is no list to page through
+    assert 'href="/admin/users/list?page=2"' in shown
+
+
+def test_a_session_that_idled_away_is_not_counted(hub: Hub) -> None:
+    assert "sessions: 1<" in hub.page("/admin/users/list")
+    hub.sql(
+        "INSERT INTO sessions (token_hash, username, expires_at, last_seen_at)"
+        " VALUES ('\\x00', 'admin', now() + interval '1 day', now() - interval '13 hours')"
+    )
+    assert "sessions: 1<" in hub.page("/admin/users/list")
+
+
 def test_nobody_cuts_off_the_own_branch(hub: Hub) -> None:
     for path, fields in (("role", {"role": "viewer"}), ("disable", {}), ("password", {})):
         answer = hub.post(f"/admin/users/{path}", username="admin", **fields)
@@ -212,6 +236,9 @@ def test_the_audit_is_filtered_and_goes_on_by_keys(hub: Hub) -> None:
     hub.page("/admin/audit?before=x", 400)
     [row] = hub.sql("SELECT count(*) FROM audit")
     assert row["count"] == 121
+    hub.sql("INSERT INTO audit (username, action, object) VALUES ('u1', 'login.failed', 'u1')")
+    text = hub.client.get("/admin/audit.csv?action=login").text
+    assert ",login," in text and "login.failed" not in text  # only what ends in a dot stands for a kind
 
 
 def test_the_search_box(hub: Hub) -> None:

@@ -17,7 +17,7 @@ _RECORD = f"{INSERT} VALUES ($1, $2, $3, $4, $5::jsonb) RETURNING id"
 # Newest first; `$6`: only rows before this one, which is how pages go on without counting.
 _READ = """
 SELECT id, at, username, action, object, address, detail FROM audit
-WHERE ($1::text IS NULL OR username = $1) AND ($2::text IS NULL OR starts_with(action, $2))
+WHERE ($1::text IS NULL OR username = $1) AND ($2::text IS NULL OR action = $2 OR (right($2, 1) = '.' AND starts_with(action, $2)))
   AND ($3::text IS NULL OR object = $3)
   AND ($4::timestamptz IS NULL OR at >= $4) AND ($5::timestamptz IS NULL OR at < $5)
   AND ($6::bigint IS NULL OR id < $6)
@@ -35,7 +35,7 @@ class Actor:
 
 @dataclass(frozen=True)
 class AuditFilter:
-    """Which rows: exact `username` and `object`, beginning of the `action`, span from (in it) to (not in it)."""
+    """Which rows: exact `username` and `object`, an `action` or all of a kind (`job.`), span from (in it) to (not in it)."""
 
     username: str | None = None
     action: str | None = None

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import BigInteger, DateTime, Text, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
+
+from connecthub.storage.sessions import IDLE_HOURS
 
 
 class Base(DeclarativeBase):
@@ -53,6 +55,7 @@ class Session(Base):
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     username: Mapped[str] = mapped_column(Text)
     expires_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    last_seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class User(Base):
@@ -69,6 +72,10 @@ class User(Base):
     sessions: Mapped[int] = column_property(
         select(func.count())
         .select_from(Session)
-        .where(Session.username == username, Session.expires_at > func.clock_timestamp())
+        .where(
+            Session.username == username,
+            Session.expires_at > func.clock_timestamp(),
+            Session.last_seen_at > func.clock_timestamp() - timedelta(hours=IDLE_HOURS),
+        )
         .scalar_subquery()
     )

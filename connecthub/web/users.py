@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar
+from urllib.parse import parse_qsl, urlencode
 
 from sqlalchemy import Select, select
 from starlette.requests import Request
@@ -119,38 +120,42 @@ class UserRoutes:
             text = say(request.state.language, "error.choice", allowed=", ".join(users.ROLES))
             raise RefusedRequest(400, text)
         name = self._other(request, form, "user_own_role")
-        return await self._do(request, name, users.set_role(self._database, name, role, actor(request)))
+        return await self._do(request, form, users.set_role(self._database, name, role, actor(request)))
 
     async def disable(self, request: Request) -> Response:
         """No log-in any more, and all sessions end; never for the own account."""
-        name = self._other(request, await read_form(request), "user_own_disable")
-        return await self._do(request, name, users.set_disabled(self._database, name, True, actor(request)))
+        form = await read_form(request)
+        name = self._other(request, form, "user_own_disable")
+        return await self._do(request, form, users.set_disabled(self._database, name, True, actor(request)))
 
     async def enable(self, request: Request) -> Response:
         """Let the account log in again."""
-        name = (await read_form(request)).get("username", "")
-        return await self._do(request, name, users.set_disabled(self._database, name, False, actor(request)))
+        form = await read_form(request)
+        name = form.get("username", "")
+        return await self._do(request, form, users.set_disabled(self._database, name, False, actor(request)))
 
     async def password(self, request: Request) -> Response:
         """Make up a new password, shown once, to be changed; for the own account there is a page."""
-        name = self._other(request, await read_form(request), "user_own_password")
+        form = await read_form(request)
+        name = self._other(request, form, "user_own_password")
         password = make_password()
         async with self._hashing:
             await self._do(
                 request,
-                name,
+                form,
                 users.set_password(self._database, name, password, actor(request), must_change=True),
             )
         return await self._list(request, made=(name, password))
 
     async def sessions(self, request: Request) -> Response:
         """End all sessions of an account; of the own one all but this."""
-        name = (await read_form(request)).get("username", "")
+        form = await read_form(request)
+        name = form.get("username", "")
         if await users.read_user(self._database, name) is None:
             raise RefusedRequest(404, say(request.state.language, "no_user", name=name))
         keep = request.state.visit.session_id
         await sessions.end_sessions(self._database, name, actor(request), keep=keep)
-        return RedirectResponse(USERS, 303)
+        return _back(form)
 
     def _other(self, request: Request, form: dict[str, str], own: str) -> str:
         """The account to act on. Raises RefusedRequest with the text `own` for the actor's own."""
@@ -159,12 +164,18 @@ class UserRoutes:
             raise RefusedRequest(409, say(request.state.language, own))
         return name
 
-    async def _do(self, request: Request, name: str, change: Awaitable[None]) -> Response:
-        language = request.state.language
+    async def _do(self, request: Request, form: dict[str, str], change: Awaitable[None]) -> Response:
+        language, name = request.state.language, form.get("username", "")
         try:
             await change
         except NotFoundError:
             raise RefusedRequest(404, say(language, "no_user", name=name)) from None
         except users.LastAdminError:
             raise RefusedRequest(409, say(language, "user_last_admin")) from None
-        return RedirectResponse(USERS, 303)
+        return _back(form)
+
+
+def _back(form: dict[str, str]) -> Response:
+    """To the list as it stood: `back` is its query."""
+    query = urlencode(parse_qsl(form.get("back", "")))
+    return RedirectResponse(f"{USERS}?{query}" if query else USERS, 303)
