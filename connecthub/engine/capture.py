@@ -245,8 +245,8 @@ def _tell_of_ignored(told: sys.UnraisableHookArgs) -> None:
 
 
 def _tell(error: BaseException | None) -> None:
-    place = "an unknown line" if error is None else traces.where(error)
-    log.warning("something that was left behind failed: %s at %s", type(error).__name__, place)
+    told = "without a word" if error is None else f"{type(error).__name__} at {traces.where(error)}"
+    log.warning("something that was left behind failed: %s", told)
 
 
 def _reaching(
