@@ -255,6 +255,9 @@ def test_a_wrong_field_is_told_beside_it_in_the_readers_language(formed: Hub) ->
     assert 'id="s.token-error">What was typed here is not kept' in page
     answer = formed.post("/admin/jobs/create", headers={**OWN, "Accept-Language": "zh-CN"}, **form)
     assert "必须是 1 到 168 的整数，当前为「abc」。" in answer.text and "必填。" in answer.text
+    form["public_cfg"] = '{"base_url": "http://oa"\n"hours": 1}'
+    answer = formed.post("/admin/jobs/create", headers={**OWN, "Accept-Language": "zh-CN"}, **form)
+    assert "（第 2 行第 1 列：缺少逗号，或括号未闭合）" in answer.text and "Expecting" not in answer.text
 
 
 def test_a_machine_that_can_start_no_process_is_told_beside_the_handler_and_nothing_typed_is_lost(
@@ -456,6 +459,34 @@ def test_one_run_with_other_parameters(formed: Hub) -> None:
     assert formed.post("/admin/jobs/sync-1/run", public_cfg="[1]").status_code == 400
 
 
+def test_a_parameter_cannot_be_left_out_of_one_run_without_a_word(formed: Hub) -> None:
+    make(formed, public_cfg='{"base_url": "http://oa", "names": ["li", "wang"]}')
+    form = shown_form(formed, "/admin/jobs/sync-1/run")
+    refused = formed.post("/admin/jobs/sync-1/run", **{**form, "p.names": ""})
+    assert refused.status_code == 400 and "stored value" in errors_of(refused.text)["p.names"]
+    assert formed.sql("SELECT count(*) FROM job_logs")[0]["count"] == 0
+    emptied = '{"base_url": "http://oa", "names": []}'
+    answer = formed.post("/admin/jobs/sync-1/run", **{**form, "public_cfg": emptied})
+    assert answer.status_code == 303
+    assert json.loads(formed.sql("SELECT params FROM job_logs")[0]["params"]) == {"names": []}
+
+
+def test_a_form_that_is_only_looked_at_saves_nothing(formed: Hub) -> None:
+    make(formed)
+    typed = {**shown_form(formed, "/admin/jobs/edit/sync-1"), "name": "Typed"}
+    answer = formed.client.request("HEAD", "/admin/jobs/edit/sync-1", data=typed)
+    assert answer.status_code == 200 and job_row(formed)["name"] == "Sync"
+
+
+def test_parameters_are_told_as_they_are(formed: Hub, settings: Settings) -> None:
+    make(formed, public_cfg='{"base_url": "http://oa", "note": null}', handler_path="webjobs.jobs:PlainJob")
+    page = formed.page("/admin/jobs/details/sync-1?tab=configuration")
+    assert re.search(r"<code>note</code></dt><dd>null<", page)
+    package = Path(settings.plugin_path) / "webjobs"
+    (package / "wide.py").write_text(FORM.replace("le=168", "le=2147483647"))
+    assert "1 … 2147483647" in formed.page("/admin/jobs/create?handler=webjobs.wide:FormJob")
+
+
 def test_the_preview_changes_nothing_and_keeps_no_secret(formed: Hub) -> None:
     make(formed)
     form = {**shown_form(formed, "/admin/jobs/edit/sync-1"), "of": "sync-1", "cron_expr": "5 9-18 * * 1-5"}
@@ -541,9 +572,10 @@ def test_why_it_did_not_run(hub: Hub) -> None:
         '{"blocked_by": 41}',
     )
     assert why(hub, day) == "Skipped: the last run was still going."
-    assert "/admin/joblogs/details/41" in hub.page(
-        f"/admin/jobs/details/sync-1?tab=why&at={day:%Y-%m-%dT%H:%M}&zone=UTC"
-    )
+    page = hub.page(f"/admin/jobs/details/sync-1?tab=why&at={day:%Y-%m-%dT%H:%M}&zone=UTC")
+    assert "/admin/joblogs/details/41" in page
+    told = re.sub(r"<[^>]+>", "", page)
+    assert re.search(rf"\((\S+ )*{day:%H:%M} UTC\)", told), "the row is told in the zone of the sentence, too"
 
 
 def test_why_names_the_stretch_in_which_no_hub_was_up(hub: Hub) -> None:
@@ -582,6 +614,8 @@ def test_why_names_who_disabled_and_who_paused(hub: Hub) -> None:
     hub.post("/admin/jobs-bulk/disable", ids="sync-1")
     soon = now + timedelta(minutes=2)
     assert why(hub, soon).startswith("Disabled by admin on ")
+    for path in ("list", "details/sync-1"):
+        assert re.search(r"</time> · admin\b", hub.page(f"/admin/jobs/{path}")), path
     hub.post("/admin/jobs-bulk/enable", ids="sync-1")
     hub.sql("ALTER TABLE job_revisions DISABLE TRIGGER USER")
     hub.sql("UPDATE job_revisions SET saved_at = saved_at - interval '1 day'")
@@ -755,7 +789,7 @@ def test_of_many_jobs_a_list_asks_only_for_its_rows(hub: Hub) -> None:
         " FROM generate_series(1, 1100) n"
     )
     first = hub.page("/admin/jobs/list")
-    assert "All 1100" in first
+    assert "All 1,100" in first
     insert_run(hub, "FAILURE", "j-0001")
     insert_run(hub, "FAILURE", "j-0900")
     hub.sql("DELETE FROM jobs WHERE id = 'j-0002'")

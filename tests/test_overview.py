@@ -130,9 +130,31 @@ def test_failing_and_running_are_told_with_their_figures(hub: Hub) -> None:
     assert f"/admin/joblogs/details/{going}?confirm=cancel" in page
     assert "&lt;b&gt;no answer" in hub.client.get("/admin/").text
     assert "25.0%" in page, "one success of four"
+    [counted] = re.findall(r'href="(/admin/joblogs/list\?[^"]*)">25.0%<', page)[:1]
+    assert "6 match" in hub.page(counted)
     assert len(re.findall(r'class="hub-m-failure" x=', page)) >= 2
     hub.sql("UPDATE jobs SET enabled = false WHERE id = 'sync-1'")
     assert "Nothing is failing" in hub.page("/admin/"), "a disabled Job does not fail"
+
+
+def test_a_broken_schedule_is_told_in_the_readers_language(hub: Hub) -> None:
+    alive(hub)
+    insert_job(hub)
+    hub.sql("UPDATE jobs SET cron_expr = '0 25 * * *'")
+    hub.sql("UPDATE jobs SET schedule_error = 'hour 25 is out of range'")
+    hub.client.headers["Accept-Language"] = "zh"
+    now = datetime.now(UTC) + timedelta(minutes=5)
+    for path in ("", "jobs/details/sync-1", f"jobs/details/sync-1?tab=why&at={now:%Y-%m-%dT%H:%M}&zone=UTC"):
+        page = hub.page(f"/admin/{path}")
+        assert "小时：25 大于 23" in page and "out of range" not in page, path
+
+
+def test_columns_of_a_week_tell_their_day(hub: Hub) -> None:
+    alive(hub)
+    insert_job(hub)
+    ran(hub, "SUCCESS", "3 h")
+    titles = re.findall(r"<title>(\d\d-\d\d \d\d:\d\d)–\d\d:\d\d ", hub.page("/admin/?hours=7d"))
+    assert len(titles) == len(set(titles)) == 28
 
 
 def test_fragments_say_when_nothing_has_changed(hub: Hub) -> None:

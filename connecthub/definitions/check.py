@@ -19,7 +19,7 @@ from connecthub.definitions.fields import (
     parse_json,
     read,
 )
-from connecthub.definitions.form import Errors, Reader, Values
+from connecthub.definitions.form import Errors, Reader, Values, say_wrong
 from connecthub.errors import SecretError
 from connecthub.plugins.discover import Catalogue, Handler
 from connecthub.plugins.inspect import FieldError, inspect_handler
@@ -187,11 +187,6 @@ def merge_params(
     if json.dumps(public) != before:
         values["public_cfg"] = json.dumps(public, ensure_ascii=False, indent=2)
     return public
-
-
-def say_wrong(error: WrongField, language: str) -> str:
-    """What is wrong with one field, in words."""
-    return say(language, f"error.{error.key}", **error.details)
 
 
 def beside_secret(key: str) -> str:

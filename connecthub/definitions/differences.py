@@ -65,14 +65,20 @@ def shown(value: Any) -> str | None:
     return json.dumps(value, ensure_ascii=False)
 
 
+def shown_param(value: Any) -> str:
+    """A parameter as people read it; null is a value, too."""
+    text = shown(value)
+    return "null" if text is None else text
+
+
 def _public(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
     for key in [*before, *(key for key in after if key not in before)]:
         if key not in after:
-            yield Change("public_cfg", key, "removed", shown(before[key]))
+            yield Change("public_cfg", key, "removed", shown_param(before[key]))
         elif key not in before:
-            yield Change("public_cfg", key, "added", None, shown(after[key]))
+            yield Change("public_cfg", key, "added", None, shown_param(after[key]))
         elif _text(before[key]) != _text(after[key]):
-            yield Change("public_cfg", key, "changed", shown(before[key]), shown(after[key]))
+            yield Change("public_cfg", key, "changed", shown_param(before[key]), shown_param(after[key]))
 
 
 def _secret(before: str | None, after: str | None, vault: Vault) -> Iterator[Change]:

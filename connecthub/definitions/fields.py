@@ -16,6 +16,11 @@ Kind = Literal["text", "date", "integer", "number", "switch", "choice", "list", 
 
 MISSING: Any = object()
 _NUMBERS = ("integer", "number")
+# How the messages of Python's json begin, and the text `json.<cause>` for each; the others are about texts.
+_JSON_CAUSES = (
+    ("Expecting ','", "comma"), ("Expecting ':'", "colon"), ("Expecting property name", "name"),
+    ("Expecting value", "value"), ("Illegal trailing comma", "value"), ("Extra data", "end"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ def parse_json(text: str) -> Any:
     try:
         data = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except json.JSONDecodeError as error:
-        raise WrongField("json_at", line=error.lineno, column=error.colno, what=error.msg) from None
+        cause = next((cause for words, cause in _JSON_CAUSES if error.msg.startswith(words)), "text")
+        raise WrongField("json_at", line=error.lineno, column=error.colno, cause=cause) from None
     except (ValueError, RecursionError):
         raise WrongField("json") from None
     try:
@@ -120,6 +126,11 @@ def parse_json(text: str) -> Any:
     if not storable:
         raise WrongField("characters")
     return data
+
+
+def bound(number: float) -> str:
+    """The least or most of a field as people read it."""
+    return f"{number:g}" if abs(number) < 1e6 else f"{number:.0f}"
 
 
 def json_object(text: str) -> dict[str, Any] | None:
@@ -212,16 +223,12 @@ def _number(field: Field, text: str) -> int | float:
     if fits and (field.low is None or number >= field.low) and (field.high is None or number <= field.high):
         return number
     if field.low is not None and field.high is not None:
-        raise WrongField(f"{key}_between", low=_text(field.low), high=_text(field.high), got=text[:40])
+        raise WrongField(f"{key}_between", low=bound(field.low), high=bound(field.high), got=text[:40])
     if field.low is not None:
-        raise WrongField(f"{key}_from", low=_text(field.low), got=text[:40])
+        raise WrongField(f"{key}_from", low=bound(field.low), got=text[:40])
     if field.high is not None:
-        raise WrongField(f"{key}_to", high=_text(field.high), got=text[:40])
+        raise WrongField(f"{key}_to", high=bound(field.high), got=text[:40])
     raise WrongField(key, got=text[:40])
-
-
-def _text(bound: float) -> str:
-    return f"{bound:g}" if abs(bound) < 1e6 else f"{bound:.0f}"
 
 
 def _is_list_of_lines(value: Any) -> bool:

@@ -66,6 +66,14 @@ def posted_values(posted: Mapping[str, str], shown: Values) -> Values:
     return values
 
 
+def say_wrong(error: WrongField, language: str) -> str:
+    """What is wrong with one field, in words."""
+    details = dict(error.details)
+    if "cause" in details:
+        details["what"] = say(language, f"json.{details['cause']}")
+    return say(language, f"error.{error.key}", **details)
+
+
 class Reader:
     """Reads typed values, and collects what is wrong with them."""
 
@@ -126,9 +134,7 @@ class Reader:
         return data
 
     def _where(self, error: WrongField) -> str:
-        if error.key != "json_at":
-            return ""
-        return say(self._language, "error.json_at", **error.details)
+        return say_wrong(error, self._language) if error.key == "json_at" else ""
 
     def _id(self) -> str:
         job_id = self._text("id", required=True)

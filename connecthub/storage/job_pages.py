@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from connecthub.storage.jobs import Row
+from connecthub.storage.run_lists import EXCERPT
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
@@ -28,7 +29,7 @@ SORTS = {
 _FOUND = """
 WITH found AS (
     SELECT j.id, j.name, j.tags, j.enabled, j.cron_expr, j.timezone, j.handler_path, j.next_run_at,
-           j.schedule_from, j.schedule_error, j.updated_at, ended.finished_at AS ended_at,
+           j.schedule_from, j.schedule_error, ended.finished_at AS ended_at,
            j.enabled AND (j.schedule_error IS NOT NULL OR coalesce(judged.status IN ('FAILURE', 'LOST'), false))
                AS failing,
            going.id AS going
@@ -115,10 +116,10 @@ async def all_tags(db: Database) -> list[str]:
     return [row["tag"] for row in rows]
 
 
-_LATEST = """
+_LATEST = f"""
 SELECT l.* FROM unnest($1::text[]) AS wanted(job_id), LATERAL (
     SELECT id, job_id, status, reason, trigger, attempt, scheduled_for, queued_at, started_at, finished_at,
-           not_before, left(message, 200) AS excerpt, triggered_by,
+           not_before, {EXCERPT}, triggered_by,
            CASE WHEN pg_column_size(result) < 2000 THEN result END AS result,
            CASE WHEN status = 'SUCCESS' AND pg_column_size(result) < 20000 AND jsonb_typeof(result -> 'failed') = 'number'
                THEN (result -> 'failed')::numeric > 0 ELSE false END AS has_failed
@@ -135,12 +136,26 @@ async def newest_runs(db: Database, job_ids: Sequence[str], count: int) -> dict[
     return runs
 
 
-_HEALTH = """
+# The change that disabled it, not a later edit of the disabled Job.
+_DISABLED = """
+SELECT DISTINCT ON (r.job_id) r.job_id, r.saved_at, r.saved_by
+FROM unnest($1::text[]) AS wanted(job_id) JOIN job_revisions r USING (job_id)
+WHERE r.number > coalesce((SELECT max(number) FROM job_revisions e WHERE e.job_id = r.job_id AND e.enabled), 0)
+ORDER BY r.job_id, r.number
+"""
+
+
+async def disabled_by(db: Database, job_ids: Sequence[str]) -> dict[str, Row]:
+    """When each of these Jobs was disabled (`saved_at`), and by whom (`saved_by`)."""
+    return {row["job_id"]: row for row in await db.fetch(_DISABLED, list(job_ids))}
+
+
+_HEALTH = f"""
 WITH judged AS (
-    SELECT id, status, finished_at, left(message, 200) AS excerpt, reason FROM job_logs
+    SELECT id, status, coalesce(started_at, queued_at) AS begun_at, finished_at, {EXCERPT}, reason FROM job_logs
     WHERE job_id = $1 AND status IN ('SUCCESS', 'FAILURE', 'LOST') ORDER BY id DESC LIMIT 1000
 ), good AS (SELECT max(id) AS id, max(finished_at) AS at FROM judged WHERE status = 'SUCCESS'),
-bad AS (SELECT count(*) AS streak, min(finished_at) AS since FROM judged WHERE id > coalesce((SELECT id FROM good), 0))
+bad AS (SELECT count(*) AS streak, min(begun_at) AS since FROM judged WHERE id > coalesce((SELECT id FROM good), 0))
 SELECT good.at AS last_success, bad.streak, bad.since,
        (SELECT excerpt FROM judged ORDER BY id DESC LIMIT 1) AS excerpt,
        (SELECT reason FROM judged ORDER BY id DESC LIMIT 1) AS reason,

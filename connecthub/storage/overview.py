@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from connecthub.storage.hubs import IS_ALIVE
 from connecthub.storage.jobs import Row
 from connecthub.storage.queue import IS_FREE
+from connecthub.storage.run_lists import EXCERPT
 
 if TYPE_CHECKING:
     from connecthub.storage.database import Database
@@ -83,10 +84,10 @@ async def count_failing(db: Database) -> int:
 
 _FAILING = f"""
 WITH failing AS (
-    SELECT j.id AS job_id, j.name, j.timezone, j.schedule_error, bad.id, bad.status {_JOBS_FAILING}
+    SELECT j.id AS job_id, j.name, j.cron_expr, j.timezone, j.schedule_error, bad.id, bad.status {_JOBS_FAILING}
 ), shown AS (SELECT *, count(*) OVER () AS total FROM failing ORDER BY id DESC NULLS LAST LIMIT {SHOWN})
-SELECT s.job_id, s.name, s.timezone, s.schedule_error, s.total, l.id, l.status, l.reason, l.finished_at,
-       left(l.message, 300) AS excerpt, streak.*, good.finished_at AS last_success
+SELECT s.job_id, s.name, s.cron_expr, s.timezone, s.schedule_error, s.total, l.id, l.status, l.reason, l.finished_at,
+       {EXCERPT}, streak.*, good.finished_at AS last_success
 FROM shown s
 LEFT JOIN job_logs l ON l.id = s.id AND s.status <> 'SUCCESS'
 LEFT JOIN LATERAL (

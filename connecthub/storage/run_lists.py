@@ -19,7 +19,7 @@ COUNTED = 10_000
 WINDOW = 30_000
 POINTS = 2_000
 _PLOTTED = 10_000  # the newest matches that a scatter is made of
-_EXCERPT = 300
+EXCERPT = "CASE WHEN char_length(message) > 300 THEN left(message, 300) || '…' ELSE message END AS excerpt"
 _END_ROWS = 1000
 _RARE = ("FAILURE", "LOST", "CANCELLED", "SKIPPED")
 
@@ -109,7 +109,7 @@ class _Query:
 
 _COLUMNS = f"""l.id, l.job_id, l.status, l.reason, l.trigger, l.attempt, l.scheduled_for, l.queued_at,
     l.started_at, l.finished_at, l.not_before, l.cancel_requested_at, l.triggered_by, l.lease_expires_at,
-    left(l.message, {_EXCERPT}) AS excerpt,
+    {EXCERPT},
     CASE WHEN pg_column_size(l.result) < 20000 THEN l.result END AS result,
     j.name, j.timezone, r.max_attempts, r.timeout_s, clock_timestamp() AS now"""
 _JOINS = "LEFT JOIN jobs j ON j.id = l.job_id LEFT JOIN job_revisions r ON r.id = l.revision_id"

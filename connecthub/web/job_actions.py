@@ -21,7 +21,7 @@ from connecthub.definitions.differences import differences, for_audit, overrides
 from connecthub.definitions.fields import MISSING, fields_of, show
 from connecthub.definitions.form import Errors, Reader
 from connecthub.errors import NotFoundError, RefusedError
-from connecthub.plugins.discover import Catalogue
+from connecthub.plugins.discover import Catalogue, Handler
 from connecthub.security.vault import Vault
 from connecthub.storage.database import Database
 from connecthub.storage.job_changes import (
@@ -208,14 +208,10 @@ class JobActions:
         fields = fields_of(handler.params if handler else None)
         values, errors = {"public_cfg": pretty(job["public_cfg"])}, Errors()
         stored = {one.name: show(one, json.loads(job["public_cfg"]).get(one.name, MISSING)) for one in fields}
-        shown = dict(stored)
         typed = Typed.of({"params_base": job["public_cfg"], **(form or {})})
         if form is not None:
             values["public_cfg"] = form.get("public_cfg") or values["public_cfg"]
-            shown |= typed.params
-            reader = Reader(values, request.state.language)
-            public = merge_params(reader, handler, values, typed, request.state.language)
-            errors = reader.errors
+            public, errors = _for_once(values, handler, typed, request.state.language)
             if public is not None and not errors:
                 if form.get("try") == "1" and handler is not None and handler.has_dry_run:
                     public["dry_run"] = True
@@ -228,7 +224,7 @@ class JobActions:
             "health": await job_health(self._database, job_id),
             "fields": fields,
             "stored": stored,
-            "shown": shown,
+            "shown": stored | typed.params,
             "params_base": typed.params_base,
             "values": values,
             "errors": errors,
@@ -265,6 +261,19 @@ def inside(path: str, without: str = "\n") -> str:
 def _says_how(form: dict[str, str]) -> bool:
     """Whether the run is to differ from what is stored."""
     return bool(form.get("public_cfg")) or "try" in form or any(name.startswith("p.") for name in form)
+
+
+def _for_once(
+    values: dict[str, str], handler: Handler | None, typed: Typed, language: str
+) -> tuple[dict[str, Any] | None, Errors]:
+    """The parameters that one run is to have, and what is wrong with them."""
+    reader = Reader(values, language)
+    public = merge_params(reader, handler, values, typed, language)
+    for name, text in typed.params.items():
+        # A run's own parameters are laid over the stored ones: what it lacks would be the stored value.
+        if public is not None and not text.strip() and name in typed.base and name not in public:
+            reader.wrong(f"p.{name}", say(language, "error.left_out"))
+    return public, reader.errors
 
 
 def _ids(form: dict[str, str]) -> list[str]:

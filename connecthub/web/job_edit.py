@@ -33,6 +33,7 @@ from connecthub.web.routes import RefusedRequest
 from connecthub.words import say
 
 Page = Callable[..., Awaitable[Response]]
+_FIRES = 5
 
 
 class JobEditor:
@@ -62,7 +63,7 @@ class JobEditor:
     async def create(self, request: Request) -> Response:
         """The form of a new Job, or the Job that it makes."""
         shown = new_values(self._settings.scheduler.timezone)
-        if request.method == "GET":
+        if request.method != "POST":
             shown["handler_path"] = request.query_params.get("handler", "")
             return await self._form(request, Checked(shown), None, Typed.of({}))
         posted = await read_form(request)
@@ -72,7 +73,7 @@ class JobEditor:
         """The form of a Job, or the Job as it was changed there."""
         job = await self._job(request, request.path_params["pk"])
         shown = stored_values(job)
-        if request.method == "GET":
+        if request.method != "POST":
             return await self._form(request, Checked(shown), job, Typed.of({}))
         posted = await read_form(request)
         values = posted_values(posted, shown)
@@ -214,7 +215,7 @@ class JobEditor:
             "values": values,
             "job": job,
             "policy_lines": _policy_lines(checked, request.state.language),
-            **schedule(values, request.state.language),
+            **_schedule(values, request.state.language),
             **await self._secrets(job, handler, typed),
         }
 
@@ -264,6 +265,14 @@ def _ask_secrets_again(checked: Checked, typed: Typed, language: str) -> None:
     for key, value in typed.secrets.items():
         if value:
             checked.errors.setdefault(beside_secret(key), again)
+
+
+def _schedule(values: Values, language: str) -> dict[str, Any]:
+    """What stands beside the cron expression; nothing while none is typed."""
+    expression = values["cron_expr"].strip()
+    if not expression:
+        return {"words": "", "fires": [], "wrong_schedule": ""}
+    return schedule(expression, values["timezone"].strip(), language, _FIRES)
 
 
 def _without_secrets(values: Values) -> Values:

@@ -1,7 +1,8 @@
-"""The schedule beside the form of a Job: in words, with its next fires, and the zones to choose from."""
+"""A schedule as people read it: in words, its next fires, or what is wrong; and the zones to choose from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -9,26 +10,27 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from connecthub import cron
 from connecthub.cron_words import explain, in_words
-from connecthub.definitions.form import Values
 from connecthub.errors import ScheduleError
 
 _COMMON_ZONES = ("Asia/Shanghai", "Asia/Hong_Kong", "Asia/Singapore", "Asia/Tokyo", "Europe/Berlin",
                  "Europe/London", "America/New_York", "America/Los_Angeles", "UTC")  # fmt: skip
-_FIRES = 5
 
 
-def schedule(values: Values, language: str) -> dict[str, Any]:
-    """The schedule in words and its next fires in its zone, or what is wrong with it."""
-    expression, zone = values["cron_expr"].strip(), values["timezone"].strip()
-    if not expression:
-        return {"words": "", "fires": [], "wrong_schedule": ""}
+def schedule(expression: str, zone: str, language: str, count: int) -> dict[str, Any]:
+    """`words` of the schedule and its next `fires` in its zone, or what is wrong: `wrong_schedule`."""
     try:
-        fires = cron.next_fires(expression, zone, datetime.now(UTC), _FIRES)
+        fires = cron.next_fires(expression, zone, datetime.now(UTC), count)
         local = ZoneInfo(zone)
         marked = [(fire, fire.at.astimezone(local)) for fire in cron.moved(expression, zone, fires)]
         return {"words": in_words(expression, language), "fires": marked, "wrong_schedule": ""}
     except ScheduleError as error:
         return {"words": "", "fires": [], "wrong_schedule": explain(error, language)}
+
+
+def wrong_schedule(job: Mapping[str, Any], language: str) -> str:
+    """What keeps a Job from firing; else what the tick stored, "" where nothing is wrong."""
+    found: str = schedule(job["cron_expr"], job["timezone"], language, 1)["wrong_schedule"]
+    return found or job["schedule_error"] or ""
 
 
 @lru_cache

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqladmin.pagination import Pagination
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from connecthub import cron
-from connecthub.cron_words import explain, in_words
 from connecthub.definitions.check import secrets_of
 from connecthub.definitions.differences import Change, differences, last_changed
 from connecthub.definitions.fields import fields_of
@@ -28,6 +28,7 @@ from connecthub.storage.job_pages import (
     JobFilter,
     all_tags,
     count_jobs,
+    disabled_by,
     has_many_jobs,
     job_health,
     jobs_again,
@@ -40,6 +41,7 @@ from connecthub.storage.job_pages import (
 from connecthub.storage.jobs import Row, read_job
 from connecthub.storage.models import Job
 from connecthub.web.job_charts import bars
+from connecthub.web.job_schedule import schedule, wrong_schedule
 from connecthub.web.job_why import answer
 from connecthub.web.live import is_fragment
 from connecthub.web.shared import MANY_JOBS, Shared
@@ -60,13 +62,14 @@ _INT4 = 2**31 - 1
 
 @dataclass
 class JobList(Pagination):
-    """One page of Jobs, with the newest runs of each and how many there are in each state."""
+    """One page of Jobs: their newest runs, who disabled them, and how many there are in each state."""
 
     wanted: JobFilter = field(default_factory=JobFilter)
     sort: str = "failing"
     counts: dict[str, int] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
     runs: dict[str, list[Row]] = field(default_factory=dict)
+    disabled: dict[str, Row] = field(default_factory=dict)
     found: Found = field(default_factory=Found)
 
     @property
@@ -115,6 +118,7 @@ class JobAdmin(HubView, model=Job):
         listed.wanted, listed.sort, listed.counts = wanted, sort, counts
         listed.tags = await all_tags(self.database)
         listed.runs = await newest_runs(self.database, [row["id"] for row in rows], _DOTS)
+        listed.disabled = await disabled_by(self.database, [row["id"] for row in rows if not row["enabled"]])
         if not rows and not listed.is_filtered:
             listed.found = await self.catalogue.found()
         return listed
@@ -146,7 +150,7 @@ class JobAdmin(HubView, model=Job):
         job_id, now = request.path_params["pk"], datetime.now(UTC)
         job = await read_job(self.database, job_id)
         if job is None:  # deleted a moment ago
-            return {}
+            raise HTTPException(404, "not_found")
         tab = request.query_params.get("tab", "")
         tab = tab if tab in TABS else "overview"
         handler = (await self.catalogue.found()).get(job["handler_path"])
@@ -154,7 +158,9 @@ class JobAdmin(HubView, model=Job):
         health = await job_health(self.database, job_id)
         context: dict[str, Any] = {"tab": tab, "tabs": TABS, "handler": handler, "runs": runs[:_LATEST]}
         context |= {"health": health, "bars": bars(runs, health["usual_s"])}
-        context |= self._schedule(job, request.state.language, now)
+        context |= schedule(job["cron_expr"], job["timezone"], request.state.language, _FIRES)
+        context["wrong_schedule"] = wrong_schedule(job, request.state.language)
+        context["disabled"] = (await disabled_by(self.database, [job_id])).get(job_id)
         context["old_code"] = await self._old_code(job["handler_path"])
         if tab == "configuration":
             context["secret_keys"] = sorted(secrets_of(job, self.vault) or {})
@@ -174,20 +180,6 @@ class JobAdmin(HubView, model=Job):
             for hub in await changed_code(self.database)
             if any(f"{module}.".startswith(f"{package}.") for module in hub["changed_modules"])
         ]
-
-    def _schedule(self, job: Row, language: str, now: datetime) -> dict[str, Any]:
-        """The schedule in words and its next fires, or what is wrong with it."""
-        try:
-            fires = cron.next_fires(job["cron_expr"], job["timezone"], now, _FIRES)
-            marked = cron.moved(job["cron_expr"], job["timezone"], fires)
-            zone = ZoneInfo(job["timezone"])
-        except ScheduleError as error:
-            return {"words": "", "fires": [], "wrong_schedule": explain(error, language)}
-        return {
-            "words": in_words(job["cron_expr"], language),
-            "fires": [(fire, fire.at.astimezone(zone)) for fire in marked],
-            "wrong_schedule": job["schedule_error"],
-        }
 
     async def _revisions(self, request: Request, job_id: str) -> dict[str, Any]:
         """A page of revisions, newest first, each with what it changed, and how the two ticked ones differ.

@@ -18,7 +18,8 @@ _BLINK = timedelta(seconds=90)
 
 @dataclass(frozen=True)
 class Answer:
-    """`key` names the sentence `why.<key>` with its `values`; datetimes among them are shown as times.
+    """`key` names the sentence `why.<key>` with its `values`: datetimes among them are shown as times, a
+    ScheduleError in the reader's language.
 
     `runs` are the rows the sentence rests on, `blocked_by` the number of a run that stood in the way.
     """
@@ -41,7 +42,7 @@ def answer(facts: Facts, moment: datetime, now: datetime, kept_days: int) -> Ans
     if facts.disabled is not None:
         return Answer("disabled", {"by": facts.disabled.by or "SQL", "at": facts.disabled.since})
     due = _due(facts.revision, moment)
-    if isinstance(due, str):
+    if isinstance(due, ScheduleError):
         return Answer("broken", {"text": due})
     if due != moment:
         return Answer("not_due", {"at": due})
@@ -69,12 +70,12 @@ def _of_run(run: Row) -> Answer:
     return Answer("ran", {}, (run,))
 
 
-def _due(revision: Row, moment: datetime) -> datetime | str:
+def _due(revision: Row, moment: datetime) -> datetime | ScheduleError:
     """The first fire time from `moment` on, or what is wrong with the schedule."""
     try:
         return cron.next_fire(revision["cron_expr"], revision["timezone"], moment - timedelta(seconds=1))
     except ScheduleError as error:
-        return str(error)
+        return error
 
 
 def _absent(facts: Facts) -> Answer:

@@ -11,9 +11,11 @@ from zoneinfo import ZoneInfo
 import jinja2
 from jinja2.runtime import Context
 
-from connecthub.cron_words import in_words
-from connecthub.definitions.differences import shown
+from connecthub.cron_words import explain, in_words
+from connecthub.definitions.differences import shown_param
+from connecthub.definitions.fields import bound
 from connecthub.errors import ScheduleError
+from connecthub.web.job_schedule import wrong_schedule
 from connecthub.web.job_why import Answer
 from connecthub.web.times import length
 from connecthub.words import say, say_reason
@@ -21,8 +23,10 @@ from connecthub.words import say, say_reason
 
 def install(env: jinja2.Environment) -> None:
     """Add these functions and filters to the templates."""
-    env.globals.update(words_of=words_of, span_of=_span, policies=_policies, why=_why)
-    env.filters.update(parsed=json.loads, shown=shown)
+    env.globals.update(
+        words_of=words_of, span_of=_span, policies=_policies, why=_why, wrong_schedule_of=_wrong_schedule
+    )
+    env.filters.update(parsed=json.loads, shown_param=shown_param, bound=bound)
 
 
 def words_of(expression: str, language: str) -> str:
@@ -76,6 +80,8 @@ def why(answer: Answer, zone: str, language: str) -> str:
     for name, value in answer.values.items():
         if isinstance(value, datetime):
             values[name] = f"{value.astimezone(info):%Y-%m-%d %H:%M}"
+        elif isinstance(value, ScheduleError):
+            values[name] = explain(value, language)
         elif value is None:
             values[name] = "—"
         else:
@@ -91,6 +97,11 @@ def _span(context: Context, seconds: float | None) -> str:
 @jinja2.pass_context
 def _policies(context: Context, job: Mapping[str, Any]) -> list[str]:
     return policies(job, context["request"].state.language)
+
+
+@jinja2.pass_context
+def _wrong_schedule(context: Context, job: Mapping[str, Any]) -> str:
+    return wrong_schedule(job, context["request"].state.language)
 
 
 @jinja2.pass_context

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,7 +26,6 @@ from connecthub.web.display import link_to, next_fire
 from connecthub.web.hours import HOUR, HourFigures
 from connecthub.web.live import Page, live_page
 from connecthub.web.shared import MANY_JOBS, Shared
-from connecthub.web.times import clock
 from connecthub.words import say
 
 _NO_TICK = timedelta(minutes=2)
@@ -133,8 +132,6 @@ class OverviewPages:
         week = [row for row in week if row["hour"] > this_hour - _SPANS["7d"] * HOUR]
         jobs = await overview.strip_jobs(db, [row["job_id"] for row in failing], asked.get("strips") == "all")
         cells = await self._hours.strips([job["id"] for job in jobs], this_hour, fresh=fresh)
-        hours = _SPANS.get(asked.get("hours", ""), 24)
-        day = [row for row in week if row["hour"] > this_hour - 24 * HOUR]
         drawer = _Drawer(request, this_hour)
         fails = failing[0]["total"] if failing else 0
         return await live_page(
@@ -149,15 +146,24 @@ class OverviewPages:
             running_total=running[0]["total"] if running else 0,
             old_code=old_code,
             next_fires=_soonest(following),
-            rates=(percent(success_rate(day)), percent(success_rate(week))),
-            day_total=sum(row["runs"] for row in day),
-            hours=hours,
-            hour_chart=drawer.hours(day if hours == 24 else week, hours),
-            hour_counts=_totals(day if hours == 24 else week),
+            **_by_the_hour(week, this_hour, _SPANS.get(asked.get("hours", ""), 24), drawer),
             strips=drawer.strips(jobs, cells),
             kept=self._kept,
             retention=swept,
         )
+
+
+def _by_the_hour(week: Sequence[Row], this_hour: datetime, hours: int, drawer: _Drawer) -> dict[str, Any]:
+    """Rates of day and week, the last `hours` drawn and counted; `since`: queries for what is behind."""
+    begins = {count: this_hour - (count - 1) * HOUR for count in _SPANS.values()}
+    day, asked = ([row for row in week if row["hour"] >= begins[count]] for count in (24, hours))
+    return {
+        "rates": (percent(success_rate(day)), percent(success_rate(week))),
+        "since": {count: urlencode({"from": begin.isoformat()}) for count, begin in begins.items()},
+        "hours": hours,
+        "hour_chart": drawer.hours(asked, hours),
+        "hour_counts": _totals(asked),
+    }
 
 
 def _soonest(jobs: Sequence[Row]) -> list[dict[str, Any]]:
@@ -251,7 +257,9 @@ class _Drawer:
     def _span(self, begin: datetime, step: int) -> tuple[str, str]:
         """What a mark of these hours says of when, and the list of runs behind it."""
         end = begin + step * HOUR
-        said = f"{clock(begin, begin, self._zone)[:5]}–{clock(end, end, self._zone)[:5]}"
+        since, until = begin.astimezone(self._zone), end.astimezone(self._zone)
+        day = f"{since:%m-%d} " if step > 1 else ""  # a day's hours tell themselves apart
+        said = f"{day}{since:%H:%M}–{until:%H:%M}"
         return said, link_to("/admin/joblogs/list", **{"from": begin.isoformat(), "to": end.isoformat()})
 
     def _counts(self, counts: Mapping[str, int]) -> str:

@@ -43,9 +43,6 @@ from connecthub.web.views import HubView
 from connecthub.words import LANGUAGES, say
 
 log = logging.getLogger(__name__)
-
-Errors = dict[str, list[str]]
-
 _HERE = Path(__file__).parent
 
 

@@ -127,9 +127,10 @@ def _active(asked: Mapping[str, str]) -> list[tuple[str, str]]:
 def _local(wanted: RunFilter, asked: Mapping[str, str], zone: ZoneInfo) -> dict[str, str]:
     """The span as the fields for times show it, and as fixed times for a link."""
     shown = {}
-    for name, moment in (("from", wanted.since), ("to", wanted.until)):
+    beyond = wanted.until and wanted.until + timedelta(microseconds=999_999)  # fields hold whole seconds
+    for name, moment in (("from", wanted.since), ("to", beyond)):
         local = moment.astimezone(zone).replace(tzinfo=None) if moment else None
-        shown[name] = local.isoformat(timespec="minutes") if local and not asked.get("span") else ""
+        shown[name] = local.isoformat(timespec="seconds") if local and not asked.get("span") else ""
     return shown
 
 

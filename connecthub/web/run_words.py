@@ -123,7 +123,7 @@ def _detail(run: Row) -> str:
 
 def one_line(text: str | None) -> str:
     """The first line of a message."""
-    return (text or "").strip().split("\n", 1)[0][:_CELL]
+    return _short((text or "").strip().split("\n", 1)[0])
 
 
 def last_frame(traceback: str | None) -> str:
@@ -181,6 +181,10 @@ def _cell(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _short(text)
+
+
+def _short(text: str) -> str:
     return text if len(text) <= _CELL else text[:_CELL] + "…"
 
 

@@ -86,6 +86,10 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
         "What was typed here is not kept: type it again.",
         "此处填写的内容未保留，请重新填写。",
     ),
+    "error.left_out": (
+        "Left empty, this run would use the stored value: type a value, or null in the JSON below.",
+        "留空时本次执行仍会使用已保存的值，请填写一个值，或在下方 JSON 中填写 null。",
+    ),
     "error.required": ("This field is required.", "此字段必填。"),
     "error.id": (
         "Must begin with a letter or digit and hold only letters, digits and . _ - :",

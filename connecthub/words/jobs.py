@@ -22,7 +22,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "never": ("never run", "尚未执行"),
     "selected": ("Selected", "已选"),
     "n_selected": ("{n} selected", "已选 {n} 个"),
-    "select_all": ("all {n} that match", "符合条件的全部 {n} 个"),
+    "select_all": ("all {n:,} that match", "符合条件的全部 {n:,} 个"),
     "state.all": ("All", "全部"),
     "state.failing": ("Failing", "失败"),
     "state.running": ("Running", "执行中"),

@@ -53,7 +53,7 @@ TEXTS: Final[dict[str, tuple[str, str]]] = {
     "kept_pass": ("Last clean-up", "上次清理"),
     "kept_gone": (
         "removed {runs:run|runs} and {revisions:revision|revisions}.",
-        "删除 {runs} 条执行记录、{revisions} 个版本。",
+        "删除 {runs:,} 条执行记录、{revisions:,} 个版本。",
     ),
     "kept_no_pass": ("No clean-up yet.", "尚未清理过。"),
     "kept_ever": ("Runs are kept for ever.", "执行记录永久保留。"),

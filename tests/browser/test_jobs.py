@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from playwright.sync_api import expect
@@ -60,6 +61,24 @@ def test_an_edit_shows_what_it_changes_and_a_revision_is_restored(
     admin.sees(admin.say("said.restored"))
     [job] = hub.sql("SELECT cron_expr, public_cfg FROM jobs WHERE id = $1", job_id)
     assert job["cron_expr"] == "0 0 29 2 *" and "tone" not in job["public_cfg"]
+
+
+def test_enter_does_what_the_page_is_for(admin: Reader, hub: Hub, look: Look) -> None:
+    job_id = f"enter-{look}"
+    hub.make_job(job_id, hub.script("end"))
+    page = admin.page
+    admin.go(f"/admin/jobs/edit/{job_id}")
+    admin.type_in(priority="7")
+    page.press("[name=priority]", "Enter")
+    admin.at(f"/admin/jobs/details/{job_id}**")
+    assert hub.sql("SELECT priority FROM jobs WHERE id = $1", job_id)[0]["priority"] == 7
+    admin.link("run_now").click()
+    page.locator("dialog[open]").get_by_text(admin.say("change_params")).click()
+    admin.type_in(**{"p.pages": "3"})
+    page.press("[name='p.pages']", "Enter")
+    admin.at("/admin/joblogs/details/*")
+    [run] = hub.sql("SELECT params FROM job_logs WHERE job_id = $1", job_id)
+    assert json.loads(run["params"]) == {"pages": 3}
 
 
 def test_a_double_click_on_save_saves_once(admin: Reader, hub: Hub, look: Look) -> None:
@@ -140,6 +159,9 @@ def test_secrets_typed_before_an_error_are_asked_again_until_they_are_typed(
     expect(page.locator("[data-block=schedule]")).to_contain_text("05:00")
     for name in ("s.token", "s.newkey"):
         expect(page.locator(f"[id='{name}-error']")).to_have_text(admin.say("error.secret_again"))
+        expect(page.locator(f"[id='{name}'][aria-describedby='{name}-error']")).to_have_attribute(
+            "aria-invalid", "true"
+        )
     expect(page.locator("[name='nk.1']")).to_have_value("newkey")
     page.locator("[data-more]").click()
     expect(page.locator("[name='nk.3']")).to_have_value("")
