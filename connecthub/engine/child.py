@@ -32,6 +32,7 @@ LOAD_TIMEOUT_S = 60.0  # an import that takes longer hangs
 _LOOK_S = 0.2  # so often a process is looked at whose pipes somebody else holds
 _EXIT_S = 1.0  # after its last word a process may tidy up for so long
 _PIECE = 1 << 16
+_LAST_READS = 16  # of each pipe, in pieces: as much as one holds where nobody but root has made it larger
 
 
 class NotLoaded(HandlerError):
@@ -110,9 +111,14 @@ class Child(Call):
             status = process.poll()
         finally:
             self._end(process)
-        while self._selector.get_map() and self._read_once(process, 0):
-            pass
+        self._read_what_is_left(process)
         return status
+
+    def _read_what_is_left(self, process: subprocess.Popen[bytes]) -> None:
+        """What the group wrote before its end is in the pipes. What left the group may write on for ever."""
+        for _ in range(_LAST_READS):
+            if not (self._selector.get_map() and self._read_once(process, 0)):
+                return
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """Nothing of the group survives its run; the guard in it keeps its number from being another's."""

@@ -117,6 +117,15 @@ class StubbornJob(ProcessJob):
         return {"child": child.pid}
 
 
+class WriterJob(ProcessJob):
+    """Leaves behind what has left its group, keeps its pipe and writes for ever; tells both process ids."""
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        writer = subprocess.Popen(["yes"], start_new_session=True)
+        self.ctx.progress(os.getpid(), writer.pid)
+        return {"writer": writer.pid}
+
+
 class DieJob(ProcessJob):
     """Ends its process in the way of params.how."""
 

@@ -128,6 +128,19 @@ def test_nothing_that_it_started_outlives_it(hub: Rig) -> None:
     hub.until(lambda: not is_there(json.loads(row["result"])["child"]))
 
 
+def test_what_leaves_its_group_and_writes_for_ever_holds_up_nobody(hub: Rig) -> None:
+    run_id = run(hub, "WriterJob")
+    _, writer = told(hub, run_id)
+    try:
+        row = hub.wait(run_id)
+        assert (row["status"], json.loads(row["result"])) == ("SUCCESS", {"writer": writer})
+        assert row["lease_expires_at"] is None, "its place is free"
+        hub.until(lambda: not is_there(writer))  # nobody reads its pipe
+    finally:
+        if is_there(writer):
+            os.kill(writer, signal.SIGKILL)
+
+
 @pytest.fixture
 def process_1() -> Iterator[None]:
     """Orphans become children of this process, as in a container those of the hub do (prctl(2))."""
