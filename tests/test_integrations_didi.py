@@ -200,9 +200,12 @@ def test_members(didi: DidiStandin) -> None:
 
 def test_blank_values_are_no_change(didi: DidiStandin) -> None:
     client, held = didi_client(didi, edit_interval_ms=0), didi.members["E00001"]
-    changes = {"realname": "王五 & 子=女%", "phone": " ", "status": None}
-    client.sync.member_edit(changes, employee_number="E00001")
+    blank: dict[str, Any] = {"phone": " ", "status": None, "roles": [], "more": {}}
+    client.sync.member_edit({"realname": "王五 & 子=女%", **blank}, employee_number="E00001")
     assert held["realname"] == "王五 & 子=女%" and held["phone"].startswith("138")
+    assert held["status"] == 1 and not held.keys() & {"roles", "more"}
+    client.sync.member_edit({"status": 0, "is_remark": False}, employee_number="E00001")
+    assert (held["status"], held["is_remark"]) == (0, False), "which say something"
     client.sync.member_edit({"phone": ""}, member_id=held["member_id"], keep_blank=True)
     assert held["phone"] == ""
     with pytest.raises(ValueError, match="no field to change"):

@@ -27,6 +27,7 @@ from connecthub.integrations.http import (
     HttpClient,
     Options,
     TokenRefusedError,
+    is_blank,
     parse_json,
     status_error,
     usable_token,
@@ -189,7 +190,7 @@ class DidiClient(HttpClient):
         DataError where the member is unknown or the change is refused.
         """
         if not keep_blank:
-            changes = {name: value for name, value in changes.items() if str(value or "").strip()}
+            changes = {name: value for name, value in changes.items() if not is_blank(value)}
         if not changes:
             raise ValueError("no field to change was given")
         key = _one_of({"employee_number": employee_number, "member_id": member_id})

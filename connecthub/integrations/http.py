@@ -165,6 +165,13 @@ def usable_token(value: object) -> bool:
     return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
 
 
+def is_blank(value: object) -> bool:
+    """Whether a JSON value says nothing. 0 and false do say something."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, list | tuple | dict) and not value)
+
+
 def parse_json(text: str) -> Any:
     """The JSON value; numbers with a fraction or an exponent stay text, for no id may become a float.
 
