@@ -61,6 +61,7 @@ def run_class(
 ) -> Ran:
     """Run a class, or the one of a handler path as the settings allow it, in this process.
 
+    `timeout_s`, 0 for none, ends it as a Job's does: code that goes on five seconds later is left to itself.
     `cancel_at`: cancel the run once ctx.progress has told of so many. Raises ValueError where the class's
     `Params` or `Secrets` refuse what they are given, as saving a Job would, and HandlerError for a bad path.
     A class with isolation = "process" runs in a thread here.

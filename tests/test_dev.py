@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -237,6 +238,22 @@ class TellJob(BaseJob):
         }
 
 
+class SlowJob(BaseJob):
+    """Ends where it is cancelled."""
+
+    async def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        await asyncio.sleep(30)
+
+
+class DeafJob(BaseJob):
+    """Heeds nothing, until the test lets it go."""
+
+    released = threading.Event()
+
+    def run(self, params: dict[str, Any], secrets: dict[str, Any]) -> Any:
+        self.released.wait(30)
+
+
 class TypedJob(TellJob):
     """Needs a parameter."""
 
@@ -260,6 +277,13 @@ def test_the_fixture_cancels_fails_and_refuses(run_job: Callable[..., Ran]) -> N
     assert (failed.status, failed.reason, failed.message) == ("FAILURE", "exception", "KeyError: 'token'")
     with pytest.raises(ValueError, match="public_cfg base_url"):
         run_job(TypedJob, {}, {})
+
+
+def test_the_fixture_ends_what_takes_too_long(run_job: Callable[..., Ran]) -> None:
+    """Also what goes on all the same: the author's tests must come to an end."""
+    both = [run_job(job, timeout_s=0.01) for job in (SlowJob, DeafJob)]
+    DeafJob.released.set()
+    assert [(ran.status, ran.reason) for ran in both] == [("FAILURE", "timeout")] * 2
 
 
 # dev

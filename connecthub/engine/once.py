@@ -46,6 +46,13 @@ class OnceRun(HeldRun):
         self._cancel_at = cancel_at
         self._is_cancelled = False
 
+    def begin(self) -> None:
+        """Its timeout counts from here; no hub looks at it."""
+        super().begin()
+        if self.timeout_s:
+            loop = self.ended.get_loop()
+            loop.call_soon_threadsafe(lambda: loop.call_later(self.timeout_s, self.stop, "timeout"))
+
     def _end(self, run: HeldRun, how: Returned | None) -> None:
         self.settle()
         if not self.ended.done():
