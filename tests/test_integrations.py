@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
+import sys
 import threading
 import traceback
 from collections import Counter
@@ -180,6 +183,44 @@ def test_a_log_in_goes_on_for_the_others_when_its_first_caller_is_cancelled(oa: 
 
     assert asyncio.run(scenario()) in oa.tokens
     assert oa.calls[TOKEN] == 1
+
+
+def test_look_ups_that_hang_hold_up_no_other_call(oa: OaStandin, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_many_as_asyncio_has = min(32, (os.cpu_count() or 1) + 4)  # threads of its own for them
+    hanging, over, look_up = threading.Semaphore(0), threading.Event(), socket.getaddrinfo
+
+    def look_up_here(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if "hangs.invalid" in str(host):
+            hanging.release()
+            over.wait(30)
+        return look_up("127.0.0.1", *args, **kwargs)
+
+    def client(host: str, user: str) -> SeeyonClient:
+        return SeeyonClient(oa.url.replace("127.0.0.1", host), user, OA["rest_password"], retry_delays=())
+
+    async def scenario() -> str:
+        numbers = range(as_many_as_asyncio_has)
+        others = [asyncio.create_task(client("hangs.invalid", f"user-{n}").authenticate()) for n in numbers]
+        try:
+            for _ in others:
+                assert await asyncio.to_thread(hanging.acquire, timeout=5)
+            return await asyncio.wait_for(client("oa.invalid", OA["rest_user"]).authenticate(), 5)
+        finally:
+            over.set()
+            await gathered(*others)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
+    assert asyncio.run(scenario()) in oa.tokens
+
+
+def test_a_caller_whose_own_code_exits_ends_nobody_elses_calls(oa: OaStandin) -> None:
+    async def soon(client: SeeyonClient) -> str:
+        async with asyncio.timeout(5):
+            return await client.authenticate()
+
+    with pytest.raises(SystemExit):
+        asyncio.run(soon(oa_client(oa, mask=sys.exit)))
+    assert asyncio.run(soon(oa_client(oa))) in oa.tokens
 
 
 def test_the_synchronous_face_has_the_same_names(oa: OaStandin) -> None:

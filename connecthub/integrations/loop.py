@@ -16,7 +16,8 @@ import logging
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, ParamSpec, TypeVar
@@ -29,6 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _END: Any = object()
+_HELPERS = 1000  # threads that look up hosts, each started only where none is idle
 # httpx logs every URL, query strings included; httpcore logs the headers of answers, cookies included.
 _CHATTY = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpcore.socks")
 
@@ -116,10 +118,18 @@ class Runtime:
         self.slots: dict[tuple[str, ...], TokenSlot] = {}
         self.pacers: dict[tuple[str, ...], Pacer] = {}
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="integrations", daemon=True)
+        # A few look-ups that hang in asyncio's own few threads would keep all others from finding a host.
+        self._loop.set_default_executor(ThreadPoolExecutor(_HELPERS, "integrations-helper"))
+        self._thread = threading.Thread(target=self._run_forever, name="integrations", daemon=True)
         for name in _CHATTY:
             logging.getLogger(name).addFilter(self._elsewhere)
         self._thread.start()
+
+    def _run_forever(self) -> None:
+        while True:
+            # Of a caller's own code, such as its `mask`: it is the caller that gets it.
+            with suppress(SystemExit, KeyboardInterrupt):
+                self._loop.run_forever()
 
     def _elsewhere(self, record: logging.LogRecord) -> bool:
         """Whether a log line of the HTTP library is about someone else's calls than ours."""
