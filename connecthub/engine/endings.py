@@ -97,11 +97,12 @@ class Endings:
         """Store what hubs that are no more have left on disk, each under its `worker_id` (rule 15)."""
         with self._spool.left_behind() as left:
             for worker_id, endings in left:
-                for batch in _batches(endings):
+                batches, count = _batches(endings), 0
+                # Not on the loop, which has leases to renew; and no more at a time than are stored together.
+                while batch := await asyncio.to_thread(next, batches, None):
                     await _store(self._db, worker_id, batch, lambda stored: None)
-                log.warning(
-                    "%d ends of runs that another hub left in its spool file are stored", len(endings)
-                )
+                    count += len(batch)
+                log.warning("%d ends of runs that another hub left in its spool file are stored", count)
 
     async def stop(self, seconds: float) -> None:
         """Store what waits within `seconds`; what is left then stays in the spool file for the next start."""

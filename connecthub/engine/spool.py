@@ -61,11 +61,14 @@ class Spool:
             self._file = None
 
     @contextmanager
-    def left_behind(self) -> Iterator[list[tuple[UUID, list[Unstored]]]]:
-        """The ends of hubs that are no more, each with its `worker_id`; their files go after the block."""
+    def left_behind(self) -> Iterator[list[tuple[UUID, Iterator[Unstored]]]]:
+        """The ends of hubs that are no more, each with its `worker_id`; their files go after the block.
+
+        They are read, which may take long, as they are asked for.
+        """
         taken = [(path, file) for path in self._files() if (file := _lock(path)) is not None]
         try:
-            yield [(UUID(path.stem), list(_read(path, file))) for path, file in taken]
+            yield [(UUID(path.stem), _read(path, file)) for path, file in taken]
             for path, _ in taken:
                 path.unlink(missing_ok=True)
         finally:
