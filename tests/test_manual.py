@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def lines_of(file: Path) -> list[str]:
 
 def filled_in(line: str, folder: Path) -> tuple[list[str], Path | None]:
     """The arguments with things that are there in the place of what the page names, and where stdout goes."""
-    words = words_of(line.replace("/backups/", f"{folder}/").replace("$(date +%F)", "2026-11-25"))
+    words = words_of(line.replace("/backups/", f"{folder}/"))
     spares_greet = words[:2] in (["job", "clear"], ["job", "delete"])
     given = {
         "ID": "other" if spares_greet else "greet",
@@ -127,6 +128,33 @@ def prepared(site: Site) -> Site:
 
 
 @pytest.fixture
+def wrapped(prepared: Site) -> Path:
+    """The command that install.md makes, for this installation, and for the user that runs the tests."""
+    program = prepared.folder / ".venv" / "bin" / "connecthub"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        f'#!/bin/sh\nexec env PYTHONPATH={shlex.quote(str(ROOT))} {sys.executable} -m connecthub "$@"\n'
+    )
+    program.chmod(0o755)
+    settings = f"[database]\nurl = {json.dumps(prepared.dsn)}\n[plugins]\npackages = [\"checkjobs\"]\n"
+    (prepared.folder / "config.toml").write_text(settings)
+    text = re.findall(r"```sh\n(#!/bin/sh\n.*?)```", (DOCS / "install.md").read_text("utf-8"), re.S)[0]
+    places = {
+        "/usr/sbin/runuser -u connecthub -- ": "",
+        "/opt/connecthub": str(prepared.folder),
+        "/etc/connecthub": str(prepared.folder),
+        "/var/lib/connecthub": str(prepared.data),
+    }
+    for there, here in places.items():
+        assert there in text
+        text = text.replace(there, here)
+    command = prepared.folder / "connecthub"
+    command.write_text(text)
+    command.chmod(0o755)
+    return command
+
+
+@pytest.fixture
 def empty(server: str, site: Site) -> Iterator[str]:
     """The URL of an empty database."""
     name = "empty_" + site.dsn.partition("test_")[2][:16]
@@ -150,6 +178,26 @@ def test_each_command_does_what_the_page_says(prepared: Site, empty: str, file: 
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         if target is not None:
             target.write_text(done.stdout)
+
+
+def test_the_line_for_cron_makes_a_backup_as_cron_runs_it(prepared: Site, wrapped: Path) -> None:
+    pages = [DOCS / "back-up-and-restore.md", DOCS / f"back-up-and-restore{CHINESE}"]
+    (line,), chinese = (re.findall(r"```cron\n(.*)\n```", page.read_text("utf-8")) for page in pages)
+    assert [line] == chinese
+    found = re.fullmatch(r"(?:[\d*]+ ){5}root (/usr/local/bin/connecthub .*)", line)
+    assert found, "as cron reads it: a schedule, a user and a program, which it would not find on its PATH"
+    command, *standard_input = re.split(r"(?<!\\)%", found[1])
+    assert not standard_input
+    backups = prepared.folder / "backups"
+    backups.mkdir()
+    command = command.replace(r"\%", "%").replace("/usr/local/bin/connecthub", str(wrapped))
+    done = subprocess.run(
+        ["/bin/sh", "-c", command.replace("/backups/", f"{backups}/")],
+        env={"PATH": "/usr/bin:/bin"}, cwd="/", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout + done.stderr) == (0, ""), "or it sends a mail each night"
+    (made,) = backups.iterdir()
+    assert re.fullmatch(r"connecthub-\d{4}-\d\d-\d\d\.zip", made.name)
 
 
 @pytest.mark.parametrize("file", ENGLISH, ids=lambda file: file.stem)
