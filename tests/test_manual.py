@@ -94,8 +94,8 @@ def lines_of(file: Path) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def filled_in(line: str, folder: Path) -> tuple[list[str], Path | None]:
-    """The arguments with things that are there in the place of what the page names, and where stdout goes."""
+def filled_in(line: str, folder: Path) -> tuple[list[str], Path | None, Path | None]:
+    """The arguments, with things that are there for what the page names; the files of stdin and stdout."""
     words = words_of(line.replace("/backups/", f"{folder}/"))
     spares_greet = words[:2] in (["job", "clear"], ["job", "delete"])
     given = {
@@ -105,8 +105,8 @@ def filled_in(line: str, folder: Path) -> tuple[list[str], Path | None]:
     }
     words = [given.get(word.removesuffix("..."), word) for word in words]
     words = [WAITS if words[:2] == ["run", "cancel"] and word == SHOWN else word for word in words]
-    target = re.search(r" > (\S+)$", line)
-    return words, folder / target[1] if target else None
+    source, target = (re.search(rf" {sign} (\S+)$", line) for sign in "<>")
+    return words, folder / source[1] if source else None, folder / target[1] if target else None
 
 
 @pytest.fixture
@@ -167,9 +167,11 @@ def test_each_command_does_what_the_page_says(prepared: Site, empty: str, file: 
     for line in lines_of(file):
         if line in NOT_RUN:
             continue
-        words, target = filled_in(line, prepared.folder)
+        words, source, target = filled_in(line, prepared.folder)
         into_empty = words[0] == "restore" and "--replace" not in words
         answer = "other\n" if words[:2] in (["job", "clear"], ["job", "delete"]) else "y\n"
+        if source is not None:
+            answer = source.read_text()
         environ = {"CONNECTHUB_DATABASE__URL": empty} if into_empty else {}
         if words[0] == "run-once":
             done = prepared.process(*words)
