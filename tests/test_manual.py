@@ -128,30 +128,33 @@ def prepared(site: Site) -> Site:
 
 
 @pytest.fixture
-def wrapped(prepared: Site) -> Path:
-    """The command that install.md makes, for this installation, and for the user that runs the tests."""
-    program = prepared.folder / ".venv" / "bin" / "connecthub"
-    program.parent.mkdir(parents=True)
-    program.write_text(
-        f'#!/bin/sh\nexec env PYTHONPATH={shlex.quote(str(ROOT))} {sys.executable} -m connecthub "$@"\n'
-    )
-    program.chmod(0o755)
-    settings = f"[database]\nurl = {json.dumps(prepared.dsn)}\n[plugins]\npackages = [\"checkjobs\"]\n"
-    (prepared.folder / "config.toml").write_text(settings)
-    text = re.findall(r"```sh\n(#!/bin/sh\n.*?)```", (DOCS / "install.md").read_text("utf-8"), re.S)[0]
+def wrapped(prepared: Site) -> list[Path]:
+    """The two commands that install.md makes, for this installation and for the user that runs the tests."""
+    folder = prepared.folder
+    program = folder / ".venv" / "bin" / "connecthub"
+    settings = f'[database]\nurl = {json.dumps(prepared.dsn)}\n[plugins]\npackages = ["checkjobs"]\n'
+    (folder / "config.toml").write_text(settings)
+    python = f"PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)}"
+    texts = [f'#!/bin/sh\nexec env {python} -m connecthub "$@"\n', *wrappers(DOCS / "install.md")]
+    commands = [program, folder / "as-its-user", folder / "as-root"]
     places = {
         "/usr/sbin/runuser -u connecthub -- ": "",
-        "/opt/connecthub": str(prepared.folder),
-        "/etc/connecthub": str(prepared.folder),
+        "/opt/connecthub": str(folder),
+        "/etc/connecthub": str(folder),
         "/var/lib/connecthub": str(prepared.data),
     }
-    for there, here in places.items():
-        assert there in text
-        text = text.replace(there, here)
-    command = prepared.folder / "connecthub"
-    command.write_text(text)
-    command.chmod(0o755)
-    return command
+    program.parent.mkdir(parents=True)
+    for command, text in zip(commands, texts, strict=True):
+        for there, here in places.items():
+            text = text.replace(there, here)
+        command.write_text(text)
+        command.chmod(0o755)
+    return commands[1:]
+
+
+def wrappers(page: Path) -> list[str]:
+    """What the page puts into /usr/local/bin/connecthub."""
+    return re.findall(r"```sh\n(#!/bin/sh\n.*?)```", page.read_text("utf-8"), re.S)
 
 
 @pytest.fixture
@@ -182,7 +185,7 @@ def test_each_command_does_what_the_page_says(prepared: Site, empty: str, file: 
             target.write_text(done.stdout)
 
 
-def test_the_line_for_cron_makes_a_backup_as_cron_runs_it(prepared: Site, wrapped: Path) -> None:
+def test_the_line_for_cron_makes_a_backup_as_cron_runs_it(prepared: Site, wrapped: list[Path]) -> None:
     pages = [DOCS / "back-up-and-restore.md", DOCS / f"back-up-and-restore{CHINESE}"]
     (line,), chinese = (re.findall(r"```cron\n(.*)\n```", page.read_text("utf-8")) for page in pages)
     assert [line] == chinese
@@ -192,7 +195,7 @@ def test_the_line_for_cron_makes_a_backup_as_cron_runs_it(prepared: Site, wrappe
     assert not standard_input
     backups = prepared.folder / "backups"
     backups.mkdir()
-    command = command.replace(r"\%", "%").replace("/usr/local/bin/connecthub", str(wrapped))
+    command = command.replace(r"\%", "%").replace("/usr/local/bin/connecthub", str(wrapped[0]))
     done = subprocess.run(
         ["/bin/sh", "-c", command.replace("/backups/", f"{backups}/")],
         env={"PATH": "/usr/bin:/bin"}, cwd="/", capture_output=True, text=True, check=False,
@@ -200,6 +203,28 @@ def test_the_line_for_cron_makes_a_backup_as_cron_runs_it(prepared: Site, wrappe
     assert (done.returncode, done.stdout + done.stderr) == (0, ""), "or it sends a mail each night"
     (made,) = backups.iterdir()
     assert re.fullmatch(r"connecthub-\d{4}-\d\d-\d\d\.zip", made.name)
+
+
+def test_a_key_file_of_roots_is_read_by_the_command_that_is_made_for_it(
+    prepared: Site, wrapped: list[Path]
+) -> None:
+    assert wrappers(DOCS / "install.md") == wrappers(DOCS / f"install{CHINESE}")
+    (prepared.data / "fernet.key").rename(prepared.folder / "fernet.key")  # as into /etc/connecthub
+
+    def said(command: Path, *words: str) -> tuple[int, str]:
+        done = subprocess.run([command, *words], cwd="/", capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    as_its_user, as_root = wrapped
+    assert re.search("(?m)^fault +key: ", said(as_its_user, "check")[1])
+    jobs = prepared.folder / "jobs.toml"
+    jobs.write_text("[jobs]")
+    with_key = ("backup", "--with-key", str(prepared.folder / "b.zip"))
+    for words in (("key", "rotate"), ("job", "import", str(jobs)), with_key):
+        assert said(as_its_user, *words)[0] == 2
+        status, text = said(as_root, *words)
+        assert status == 0, text
+    assert re.search("(?m)^ok +key: ", said(as_root, "check")[1])
 
 
 @pytest.mark.parametrize("file", ENGLISH, ids=lambda file: file.stem)

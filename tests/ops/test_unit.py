@@ -25,20 +25,18 @@ admin_password = "only root reads this"
 packages = ["tests"]
 """
 
-# The command of docs/install.md, and the mode of config.toml there.
-WRAPPER = re.findall(r"```sh\n(#!/bin/sh\n.*?)```", (ROOT / "docs" / "install.md").read_text(), re.S)[0]
+# The commands of docs/install.md, the lines before the second, and the mode of config.toml there.
+BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "install.md").read_text("utf-8"), re.S)
+WRAPPER, AS_ROOT = [block for block in BLOCKS if block.startswith("#!/bin/sh\n")]
+(KEY_OF_ROOT,) = [block for block in BLOCKS if "LoadCredential=" in block]
 COMMAND_LINE = """printf %s "$0" > /usr/local/bin/connecthub; chmod 755 /usr/local/bin/connecthub
 chgrp connecthub /etc/connecthub /etc/connecthub/config.toml; chmod 750 /etc/connecthub
 chmod 640 /etc/connecthub/config.toml
 """
 
-# The key moves to where only root reads it, as a comment of the unit says; and the watchdog is impatient.
-DROP_IN = """mkdir -p $0
-install -m 0600 /var/lib/connecthub/fernet.key /etc/connecthub/ && rm /var/lib/connecthub/fernet.key
-{ echo '[Service]'; sed -nE 's/^# (LoadCredential=|Environment=)/\\1/p' /opt/connecthub/connecthub.service
-echo WatchdogSec=5; } > $0/test.conf
-systemctl daemon-reload
-"""
+IMPATIENT = "mkdir -p $0; printf '[Service]\\nWatchdogSec=5\\n' > $0/test.conf\n"
+# The hub is started again while the rotation waits for it.
+ROTATE = "connecthub key rotate & sleep 5; systemctl restart connecthub; wait $!"
 
 # Settings that are wrong, and none at all, by the status of the start.
 SPOILT = {"sed -i 's/^port = .*/port = \"many\"/'": "78", "rm": "243"}
@@ -81,8 +79,16 @@ def test_the_unit_runs_jobs_drains_them_and_is_started_again_when_it_stands_stil
         machine.run("systemctl", "start", "connecthub")
         wait_for(person, going, "Success")
 
-        machine.run("sh", "-ec", DROP_IN, "/run/systemd/system/connecthub.service.d")
-        machine.run("systemctl", "restart", "connecthub")
+        machine.run("sh", "-ec", IMPATIENT + KEY_OF_ROOT, "/run/systemd/system/connecthub.service.d")
+        machine.run("sh", "-ec", COMMAND_LINE, AS_ROOT)
+        rotated = machine.run("sh", "-ec", ROTATE)
+        assert "waiting for" in rotated and "secrets re-encrypted" in rotated, rotated
+        machine.run("connecthub", "key", "retire")
+        assert "fault" not in machine.run("connecthub", "check")
+        owners = machine.run(
+            "find", "/var/lib/connecthub", "-ignore_readdir_race", "!", "-user", "connecthub"
+        )
+        assert not owners, owners
         wait_for(person, run_now(person, "echo"), "Success")  # its secrets by the key that is root's
         machine.run("systemctl", "kill", "--signal=STOP", "--kill-who=main", "connecthub")
         machine.until(lambda: machine.unit("NRestarts") == "1" and machine.answers())
