@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -35,15 +36,20 @@ CLOSED = (
 )
 
 
-def podman(*words: str, timeout_s: float = 120) -> str:
-    """What `podman WORDS` prints."""
+def environ() -> dict[str, str]:
+    """What podman runs with."""
     config = CACHE / "containers.conf"
     if not config.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         config.write_text(_CONFIG)
+    return {**os.environ, "CONTAINERS_CONF": str(config)}
+
+
+def podman(*words: str, timeout_s: float = 120) -> str:
+    """What `podman WORDS` prints."""
     done = subprocess.run(
         ["podman", *words],
-        env={**os.environ, "CONTAINERS_CONF": str(config)},
+        env=environ(),
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -142,7 +148,7 @@ class Container:
         ]
 
     def __enter__(self) -> Container:
-        podman("create", "--name", self.name, *self._words)
+        podman("create", "--name", self.name, "--stop-timeout", "75", *self._words)
         try:
             self.start()
         except BaseException:
@@ -182,9 +188,16 @@ class Container:
         """What a command inside prints."""
         return podman("exec", self.name, *argv)
 
-    def execute_beside(self, *argv: str) -> str:
-        """What a command prints in a container of its own, with the same volume and settings."""
-        return podman("run", "--rm", *self._words, *argv)
+    def follow(self, lines: str, folder: Path, answer: str = "") -> str:
+        """What lines of the manual print in `folder`, about this container, its volume and image."""
+        lines = lines.replace("-v connecthub:/data connecthub", shlex.join(self._words))
+        lines = re.sub(r"podman (exec|stop|start) connecthub\b", rf"podman \1 {self.name}", lines)
+        done = subprocess.run(
+            ["sh", "-ec", lines.replace(" -it ", " -i ")],  # there is no terminal
+            cwd=folder, env=environ(), input=answer, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{lines}\n{done.stdout}{done.stderr}"
+        return done.stdout
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

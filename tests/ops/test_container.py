@@ -55,8 +55,10 @@ def first_run(person: Person) -> int:
 
 @pytest.mark.ci
 def test_a_single_container_runs_the_main_job_and_drains_it_when_stopped(
-    image: str, standins: tuple[OaStandin, DidiStandin], data: Dataset
+    image: str, tmp_path: Path, standins: tuple[OaStandin, DidiStandin], data: Dataset
 ) -> None:
+    manual = (ROOT / "docs" / "back-up-and-restore.md").read_text("utf-8")
+    back_up, restore = re.findall(r"```sh\n(podman .*?)```", manual, re.S)
     with Container(image) as container:
         assert container.execute("id", "-u") == "10001"
         with pytest.raises(AssertionError, match="Read-only file system"):
@@ -76,11 +78,14 @@ def test_a_single_container_runs_the_main_job_and_drains_it_when_stopped(
         assert str(data.expected.success) in page and "Signed in" not in page
         printed = container.log()
         assert not [name for name in SECRET if secrets[name] in printed + page]
-        container.execute("connecthub", "backup", "/data/b.zip", "--with-key")
-        assert container.stop() == 0
-        restored = ("connecthub", "restore", "/data/b.zip", "--replace", "--yes")
-        assert "1 Jobs, " in container.execute_beside(*restored)  # without any folder for temporary files
+        for _night in range(2):
+            container.follow(back_up, tmp_path)
+        (made,) = tmp_path.glob("connecthub-*.zip")
+        assert made.stat().st_mode & 0o777 == 0o600
+        said = container.follow(restore.replace("connecthub-2026-11-24.zip", made.name), tmp_path, "y\n")
+        assert "restored from /data/b.zip" in said  # without any folder for temporary files
         container.start()
+        assert "b.zip" not in container.execute("ls", "/data")
         assert container.execute("connecthub", "resume") == "resumed"
         assert container.stop() == 0
 
