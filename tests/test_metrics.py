@@ -31,6 +31,7 @@ def test_what_a_hub_has_done_and_does(tmp_path: Path) -> None:
         for run_id, word in zip(runs, ("Success", "Exception", "Still running after timeout"), strict=True):
             wait_for(person, run_id, word)
         text = person.get("/metrics").text
+        checks = person.get("/health/ready").json()["checks"]
     figures = {name: float(value) for name, value in re.findall(r"^(\S+) (\S+)$", text, re.M)}
     assert figures['connecthub_results_total{job_id="good",reason="",status="SUCCESS"}'] == 1
     assert figures['connecthub_results_total{job_id="bad",reason="exception",status="FAILURE"}'] == 1
@@ -47,7 +48,10 @@ def test_what_a_hub_has_done_and_does(tmp_path: Path) -> None:
     rules = re.sub(r"_bucket\b", "", (ROOT / "docs" / "alerts.yml").read_text())
     assert set(re.findall(r"\bconnecthub_\w+", rules)) <= shown, "a rule that watches nothing"
     for page in ("watch.md", "watch.zh-CN.md"):
-        rows = re.findall(r"^\| (.*?) \|", (ROOT / "docs" / page).read_text("utf-8"), re.M)
+        manual = (ROOT / "docs" / page).read_text("utf-8")
+        named = re.findall(r"^\| `GET /health/ready` \| .*[:：]\s*(.*?) \|", manual, re.M)
+        assert [sorted(re.split(", |、", names)) for names in named] == [sorted(checks)], page
+        rows = re.findall(r"^\| (.*?) \|", manual, re.M)
         told = {f"connecthub_{name}" for row in rows for name in re.findall(r"`([a-z_]+)(?:\{.*?\})?`", row)}
         assert {name for name in shown if name.startswith("connecthub_")} == told, page
 
