@@ -57,6 +57,12 @@ def shown(text: str) -> list[str]:
     return [line.partition("  #")[0].strip() for line in lines if line.startswith("connecthub ")]
 
 
+def blocks(text: str) -> list[str]:
+    """What a person copies, without its comments."""
+    found = re.findall(r"^ *```(?:sh|cron|toml|yaml|nginx)\n(.*?)^ *```", text, re.S | re.M)
+    return [re.sub(r" +#.*", "", block) for block in found]
+
+
 def inline(text: str) -> list[str]:
     """`connecthub ...` in the sentences and tables."""
     return re.findall(r"`(connecthub [^`]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.S | re.M))
@@ -235,7 +241,7 @@ def test_a_key_file_of_roots_is_read_by_the_command_that_is_made_for_it(
 @pytest.mark.parametrize("file", ENGLISH, ids=lambda file: file.stem)
 def test_both_languages_name_the_same_commands(file: Path) -> None:
     english, chinese = file.read_text("utf-8"), twin(file).read_text("utf-8")
-    for find in (shown, inline):
+    for find in (shown, inline, blocks):
         assert sorted(find(english)) == sorted(find(chinese))
     for line in shown(english) + inline(english):
         command_of(line)
@@ -288,6 +294,12 @@ def test_the_page_of_settings_is_the_codes() -> None:
         assert file.read_text("utf-8") == page(language), "write it: python -m tests.manual_settings"
 
 
+def places(page: Path) -> list[str]:
+    """The titles in it, as a link names them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
 def test_each_page_is_in_the_index_and_each_link_leads_somewhere() -> None:
     for index in (DOCS / "README.md", DOCS / f"README{CHINESE}"):
         linked = set(re.findall(r"\]\((\S+?)\)", index.read_text("utf-8")))
@@ -295,9 +307,10 @@ def test_each_page_is_in_the_index_and_each_link_leads_somewhere() -> None:
         wanted = {(twin(file) if index.name.endswith(CHINESE) else file).name for file in here}
         assert not wanted - linked, index
     for file in [*ENGLISH, *map(twin, ENGLISH)]:
-        for link in re.findall(r"\]\(([^)#\s]+)(?:#\S*)?\)", file.read_text("utf-8")):
+        for link, _, place in re.findall(r"\]\(([^)#\s]+)(#([^)\s]*))?\)", file.read_text("utf-8")):
             if "://" not in link:
                 assert (file.parent / link).exists(), f"{file.name}: {link}"
+                assert not place or place in places(file.parent / link), f"{file.name}: {link}#{place}"
     for readme in (ROOT / "README.md", ROOT / f"README{CHINESE}"):
         assert "](docs/README" in readme.read_text("utf-8")
 
