@@ -407,6 +407,17 @@ def test_the_password_is_no_argument_of_a_program(tmp_path: Path, dsn: str, url:
     assert said.decode() == f"--no-password --dbname {url} p@ss\n"
 
 
+def test_the_password_of_a_clients_key_is_no_argument_either(tmp_path: Path) -> None:
+    program = tmp_path / "psql"
+    program.write_text('#!/bin/sh\necho "$@"; echo "$PGSERVICE"; cat "$PGSERVICEFILE"\n')
+    program.chmod(0o755)
+    dsn = "postgresql://u@h/db?sslkey=/k.pem&sslpassword=p%40ss"
+    said, _ = Programs(tmp_path, 18).popen("psql", dsn=dsn).communicate()
+    arguments, service, *file = said.decode().splitlines()
+    assert arguments == "--no-password --dbname postgresql://u@h/db?sslkey=/k.pem"
+    assert file == [f"[{service}]", "sslpassword=p@ss"]
+
+
 def test_programs_that_are_too_old_are_named() -> None:
     with pytest.raises(RefusedError, match=r"PostgreSQL 99 or newer; found: 1\d in /.* postgresql-client-99"):
         find_programs(99)

@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO
@@ -17,7 +15,7 @@ from connecthub import failpoints
 from connecthub.errors import RefusedError
 from connecthub.storage.backup import Snapshot, restore_script
 from connecthub.storage.failures import way_out
-from connecthub.storage.programs import Programs, complaint
+from connecthub.storage.programs import Programs, complaint, in_memory
 
 _PIECE = 1 << 20
 # pg_dump 17 and newer sets it for every server; older servers do not know it.
@@ -53,7 +51,7 @@ def restore(
     Raises RefusedError with what went wrong; the database is then as it was.
     """
     before, after = restore_script(schema, counts, replace=replace)
-    with _in_memory(_listing(programs, opened, schema)) as listing:
+    with in_memory(_listing(programs, opened, schema)) as listing:
         options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
         options += ["-X", "-q", "-o", os.devnull, "-v", "ON_ERROR_STOP=1"]
         psql = programs.popen("psql", *options, dsn=dsn, stdin=subprocess.PIPE)
@@ -69,16 +67,6 @@ def restore(
 
 def _said(printed: str) -> str:
     return f"{complaint(printed)}; {way_out(printed)}"
-
-
-@contextlib.contextmanager
-def _in_memory(text: str) -> Iterator[int]:
-    """A descriptor from which `text` is read: in a container there may be no folder for a file."""
-    linux = sys.platform == "linux"
-    with open(os.memfd_create("dump"), "w+b") if linux else tempfile.TemporaryFile() as file:
-        file.write(text.encode())
-        file.seek(0)
-        yield file.fileno()
 
 
 def _play(

@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
@@ -36,26 +38,31 @@ class Programs:
     ) -> subprocess.Popen[bytes]:
         """Start a program, on the database `dsn` where one is named; both its outputs are pipes.
 
-        The password goes by the environment: others may read the arguments of a process. Raises RefusedError
-        where the system does not start it.
+        Passwords go by the environment and by memory: others may read the arguments of a process. Raises
+        RefusedError where the system does not start it.
         """
         environ = {name: value for name, value in os.environ.items() if not name.startswith("CONNECTHUB_")}
         environ["LC_ALL"] = "C"
         argv = [str(self.folder / name), *options]
-        if dsn:
-            url, password = _without_password(dsn)
-            argv += ["--no-password", "--dbname", url]
-            if password:
-                environ["PGPASSWORD"] = password
-        pipe = subprocess.PIPE
-        try:
-            return subprocess.Popen(  # noqa: S603 - a program of PostgreSQL, no shell
-                argv, env=environ, stdin=stdin, stdout=pipe, stderr=pipe, pass_fds=pass_fds
-            )
-        except OSError as error:
-            raise RefusedError(
-                f"{argv[0]} cannot be started: {error.strerror}; mend that, then try again"
-            ) from None
+        with ExitStack() as stack:
+            if dsn:
+                url, password, key_password = _without_passwords(dsn)
+                argv += ["--no-password", "--dbname", url]
+                if password:
+                    environ["PGPASSWORD"] = password
+                if key_password:  # libpq has no variable for it, but it reads a file of services
+                    service = stack.enter_context(in_memory(f"[connecthub]\nsslpassword={key_password}\n"))
+                    environ |= {"PGSERVICE": "connecthub", "PGSERVICEFILE": f"/dev/fd/{service}"}
+                    pass_fds = [*pass_fds, service]
+            pipe = subprocess.PIPE
+            try:
+                return subprocess.Popen(  # noqa: S603 - a program of PostgreSQL, no shell
+                    argv, env=environ, stdin=stdin, stdout=pipe, stderr=pipe, pass_fds=pass_fds
+                )
+            except OSError as error:
+                raise RefusedError(
+                    f"{argv[0]} cannot be started: {error.strerror}; mend that, then try again"
+                ) from None
 
 
 def find_programs(least: int) -> Programs:
@@ -98,17 +105,30 @@ def _major(folder: Path) -> int | None:
     return int(version[1]) if version else None
 
 
-def _without_password(dsn: str) -> tuple[str, str]:
-    """The URL without its password, and the password."""
+def _without_passwords(dsn: str) -> tuple[str, str, str]:
+    """The URL without its passwords, the role's, and that of the file with the client's key."""
     parts = urlsplit(dsn)
     login, at, host = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     options = parse_qsl(parts.query, keep_blank_values=True)
-    given = dict(options).get("password", "") or unquote(password)
+    given = dict(options)
     query = urlencode(
-        [(name, value) for name, value in options if name != "password"], quote_via=quote, safe="/:,"
+        [(name, value) for name, value in options if name not in ("password", "sslpassword")],
+        quote_via=quote,
+        safe="/:,",
     )
-    return urlunsplit(parts._replace(netloc=f"{user}{at}{host}", query=query)), given
+    url = urlunsplit(parts._replace(netloc=f"{user}{at}{host}", query=query))
+    return url, given.get("password", "") or unquote(password), given.get("sslpassword", "")
+
+
+@contextmanager
+def in_memory(text: str) -> Iterator[int]:
+    """A descriptor from which `text` is read: in a container there may be no folder for a file."""
+    linux = sys.platform == "linux"
+    with open(os.memfd_create("text"), "w+b") if linux else tempfile.TemporaryFile() as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file.fileno()
 
 
 def complaint(printed: str) -> str:
