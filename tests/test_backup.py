@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -151,6 +152,25 @@ def test_a_reminder_stands_where_the_key_is_left_out(filled: Site) -> None:
     assert CANARY.encode() not in (filled.folder / "b.zip").read_bytes()
     again = filled.command("backup", "b.zip")
     assert again.returncode == 2 and "exists already" in again.stderr
+
+
+@pytest.mark.parametrize("has_links", [True, False], ids=["links", "no links"])
+def test_of_two_backups_to_one_name_the_first_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def refuse(*paths: object) -> None:
+        raise PermissionError(errno.EPERM, "as exFAT says")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    file = tmp_path / "b.zip"
+    with pytest.raises(RefusedError, match="exists already"), new_archive(file) as later:
+        later.writestr("who", "later")
+        with new_archive(file) as first:
+            first.writestr("who", "first")
+    with zipfile.ZipFile(file) as archive:
+        assert archive.read("who") == b"first"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and list(tmp_path.iterdir()) == [file]
 
 
 def damaged(change: Callable[[bytearray], None]) -> Callable[[bytes], bytes]:

@@ -57,7 +57,7 @@ def new_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     Raises RefusedError where it cannot be written, or something is there already.
     """
     if os.path.lexists(path):
-        raise RefusedError(f"{path} exists already: name another file")
+        raise _taken(path)
     try:
         handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
@@ -66,15 +66,36 @@ def new_archive(path: Path) -> Iterator[zipfile.ZipFile]:
                     archive.comment = b"0" * _DIGEST
                     yield archive
                 _seal(file)
-            os.rename(scratch, path)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+            _name(scratch, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(scratch)
+    except FileExistsError:  # another backup to this name was whole first
+        raise _taken(path) from None
     except OSError as error:
         raise RefusedError(
             f"backup {path} cannot be written: {error.strerror}; choose a folder with room that this user "
             "may write to; nothing is left there"
         ) from None
+
+
+def _taken(path: Path) -> RefusedError:
+    return RefusedError(f"{path} exists already: name another file")
+
+
+def _name(scratch: str, path: Path) -> None:
+    """Give the file its name, unless something has it already: then raise FileExistsError."""
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        raise
+    except OSError:  # such as exFAT, which knows no links: an empty file holds the name meanwhile
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            os.rename(scratch, path)
+        except BaseException:
+            os.unlink(path)
+            raise
 
 
 def _seal(file: IO[bytes]) -> None:
