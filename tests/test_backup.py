@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tests.web_hub import fetch, run
 pytest_plugins = ["tests.installation"]
 
 CANARY = "canary-1d94b7aa"
+PG_DUMP_ALONE_READS = "pg_catalog.pg_transform"
 
 
 @pytest.fixture
@@ -152,6 +154,53 @@ def test_a_reminder_stands_where_the_key_is_left_out(filled: Site) -> None:
     assert CANARY.encode() not in (filled.folder / "b.zip").read_bytes()
     again = filled.command("backup", "b.zip")
     assert again.returncode == 2 and "exists already" in again.stderr
+
+
+@contextmanager
+def waiting_backup(site: Site, server: str, table: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A backup to b.zip that waits for `table` while this is entered."""
+    name = site.dsn.partition("?")[0].rpartition("/")[2]
+    waits = f"SELECT FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
+    with asyncio.Runner() as loop:
+        connection = loop.run(asyncpg.connect(server.replace("/postgres?", f"/{name}?")))
+        loop.run(connection.execute(f"BEGIN; LOCK TABLE {table}"))
+        backing_up = subprocess.Popen(
+            [sys.executable, "-m", "connecthub", "backup", "b.zip", *options],
+            cwd=site.folder, env=site.environ, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            while not run(fetch(server, waits)):
+                assert backing_up.poll() is None
+            yield backing_up
+        finally:
+            loop.run(connection.close())
+
+
+def test_keys_that_are_retired_while_the_dump_is_written_are_in_the_backup(
+    filled: Site, elsewhere: Site, server: str
+) -> None:
+    with waiting_backup(filled, server, PG_DUMP_ALONE_READS, "--with-key") as backing_up:
+        for word in ("rotate", "retire"):
+            done = filled.command("key", word)
+            assert done.returncode == 0, done.stderr
+    _, said = backing_up.communicate(timeout=60)
+    assert backing_up.returncode == 0, said
+    done = elsewhere.command("restore", str(filled.folder / "b.zip"))
+    assert done.returncode == 0, done.stderr
+    token = run(fetch(elsewhere.dsn, "SELECT secret_cfg FROM jobs WHERE id = 'a'"))[0]["secret_cfg"]
+    assert Vault.open(elsewhere.data / "fernet.key", may_create=False).decrypt(token) == {"token": CANARY}
+
+
+def test_a_backup_is_refused_where_keys_are_changed_as_it_begins(filled: Site, server: str) -> None:
+    """Its snapshot is taken, and its rows are being counted."""
+    with waiting_backup(filled, server, "sessions") as backing_up:
+        for word in ("rotate", "retire"):
+            done = filled.command("key", word)
+            assert done.returncode == 0, done.stderr
+    _, said = backing_up.communicate(timeout=60)
+    assert backing_up.returncode == 2 and "was changed as the backup began" in said, said
+    assert not [file.name for file in filled.folder.iterdir() if "zip" in file.name]
 
 
 @pytest.mark.parametrize("has_links", [True, False], ids=["links", "no links"])
@@ -330,23 +379,11 @@ def test_a_signal_leaves_a_restore_whole_or_undone(
 
 @pytest.mark.parametrize("whole_terminal", [True, False], ids=["Ctrl-C", "this process alone"])
 def test_a_signal_leaves_a_whole_backup_or_none(filled: Site, server: str, whole_terminal: bool) -> None:
-    name = filled.dsn.partition("?")[0].rpartition("/")[2]
-    waits = f"SELECT FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
-    with asyncio.Runner() as loop:
-        connection = loop.run(asyncpg.connect(server.replace("/postgres?", f"/{name}?")))
-        loop.run(connection.execute("BEGIN; LOCK TABLE pg_catalog.pg_publication"))  # pg_dump alone reads it
-        backing_up = subprocess.Popen(
-            [sys.executable, "-m", "connecthub", "backup", "b.zip"],
-            cwd=filled.folder, env=filled.environ, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        while not run(fetch(server, waits)):
-            assert backing_up.poll() is None
+    with waiting_backup(filled, server, PG_DUMP_ALONE_READS) as backing_up:
         (os.killpg if whole_terminal else os.kill)(backing_up.pid, signal.SIGINT)
         if whole_terminal:
             backing_up.wait(60)
-        loop.run(connection.close())
-        _, said = backing_up.communicate(timeout=60)
+    _, said = backing_up.communicate(timeout=60)
     assert backing_up.returncode == (2 if whole_terminal else 0)
     assert len(said.splitlines()) == whole_terminal and ("not be dumped" in said) == whole_terminal, said
     left = [file.name for file in filled.folder.iterdir() if "zip" in file.name]

@@ -37,13 +37,18 @@ async def make_backup(file: Path, dsn: str, key_path: Path, *, with_key: bool) -
     Raises RefusedError, KeyFileError and DatabaseError; nothing is left at `file` then.
     """
     with archive.new_archive(file) as target:
+        keys = _keys(key_path, needed=with_key)
         async with backup.taken_snapshot(dsn) as snapshot:
-            vault = _fitting(key_path, snapshot, needed=with_key)
+            # What the snapshot holds is of keys that the file held at its moment. They are kept from here on:
+            # they may be rotated and retired while the dump is written.
+            if _keys(key_path, needed=with_key) != keys:
+                raise RefusedError(f"key file {key_path} was changed as the backup began: begin it again")
+            keys, canary = _fitting(key_path, keys, snapshot.tokens, needed=with_key)
             programs = await asyncio.to_thread(find_programs, snapshot.major)
             with _left_to_programs():
                 await asyncio.to_thread(_add_dump, target, programs, dsn, snapshot)
         if with_key:
-            target.writestr(archive.KEY, keyfile.as_text(keyfile.read_keys(key_path)))
+            target.writestr(archive.KEY, keyfile.as_text(keys))
         manifest = Manifest(
             connecthub=__version__,
             made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -53,23 +58,40 @@ async def make_backup(file: Path, dsn: str, key_path: Path, *, with_key: bool) -
             pg_dump=programs.major,
             counts=snapshot.counts,
             going=snapshot.going,
-            key_ids=[] if vault is None else list(vault.key_ids),
-            canary=next((token for token in snapshot.tokens if vault is None or vault.fits(token)), None),
+            key_ids=[key.id for key in keys],
+            canary=canary,
         )
         archive.write_manifest(target, manifest)
     return manifest
 
 
-def _fitting(key_path: Path, snapshot: Snapshot, *, needed: bool) -> Vault | None:
-    """The vault that fits the snapshot, or None; raises KeyFileError where it is `needed`."""
+def _keys(key_path: Path, *, needed: bool) -> list[Key]:
+    """The keys of the file; none where it cannot be used, which raises KeyFileError where it is `needed`."""
     try:
-        vault = Vault.open(key_path, may_create=False)
-        vault.require_fit(snapshot.tokens)
+        return keyfile.read_keys(key_path)
     except KeyFileError:
         if needed:
             raise
-        return None
-    return vault
+        return []
+
+
+def _fitting(
+    key_path: Path, keys: list[Key], tokens: list[str], *, needed: bool
+) -> tuple[list[Key], str | None]:
+    """The keys, none where they fit no token; and a token by which a key is seen to fit.
+
+    Raises KeyFileError where they do not fit and are `needed`.
+    """
+    vault = Vault([key.fernet for key in keys]) if keys else None
+    fitting = [token for token in tokens if vault is not None and vault.fits(token)]
+    if fitting or not tokens:
+        return keys, fitting[0] if fitting else None
+    if needed:
+        raise KeyFileError(
+            f"key file {key_path} does not fit the secrets in the database; put back the key they were saved "
+            "with, or set [security] fernet_key_path to it"
+        )
+    return [], tokens[0]
 
 
 def _add_dump(target: ZipFile, programs: Programs, dsn: str, snapshot: Snapshot) -> None:
