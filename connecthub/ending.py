@@ -26,8 +26,11 @@ def on_signals(stop: asyncio.Event, grace_s: float) -> None:
         if asked:
             os._exit(1)
         asked = True
-        # Should anything hold it up, a plugin the interpreter itself, say, the system ends the process.
-        faulthandler.dump_traceback_later(grace_s + _OVERTIME_S - _TELL_S, file=sys.__stderr__ or 2)
+        # Should anything hold it up, a plugin the interpreter itself, say, a thread outside of it tells where
+        # the others stand, and ends the process. Should its words find no way out, the system does; but not
+        # process 1 of a container, to which the kernel sends no alarm that it has no handler for.
+        late = grace_s + _OVERTIME_S - _TELL_S
+        faulthandler.dump_traceback_later(late, exit=True, file=sys.__stderr__ or 2)
         signal.setitimer(signal.ITIMER_REAL, grace_s + _OVERTIME_S)
         loop.call_soon_threadsafe(stop.set)
 
