@@ -106,7 +106,7 @@ async def _serve(settings: Settings) -> None:
                 gc.set_threshold(_COLLECT_AT)
                 await hub.start()
                 _greet(listener, password_file)
-                async with systemd.told(lambda: hub.standstill(boottime())):
+                async with systemd.told(lambda: hub.standstill(boottime()), settings.pool.shutdown_grace_s):
                     await stop.wait()
                 await hub.stop()
     log.info("stopped")

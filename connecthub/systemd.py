@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 # sysexits.h: by this status the unit tells settings that are wrong from what another start may mend.
 _EX_CONFIG = 78
 _FEEDS = 4  # in the time after which systemd takes the hub for dead
+_BEYOND_GRACE_S = 30  # what the unit leaves a stop, too, for all that ends after the runs
 
 
 def status_of_wrong_settings(environ: Mapping[str, str] = os.environ) -> int:
@@ -24,12 +25,15 @@ def status_of_wrong_settings(environ: Mapping[str, str] = os.environ) -> int:
 
 @asynccontextmanager
 async def told(
-    standstill: Callable[[], str | None], environ: MutableMapping[str, str] = os.environ
+    standstill: Callable[[], str | None],
+    grace_s: float,
+    environ: MutableMapping[str, str] = os.environ,
 ) -> AsyncIterator[None]:
     """While this is entered systemd knows the hub as ready; its watchdog is fed while nothing stands still.
 
-    `standstill` says what does, or None. Without a NOTIFY_SOCKET nothing is told; that is taken out of the
-    environment, so that nothing a plugin starts can speak for the hub.
+    `standstill` says what does, or None. A stop may take `grace_s` and a little more, whatever the unit says
+    of it. Without a NOTIFY_SOCKET nothing is told; that is taken out of the environment, so that nothing a
+    plugin starts can speak for the hub.
     """
     address = environ.pop("NOTIFY_SOCKET", "")
     watchdog_s = int(environ.pop("WATCHDOG_USEC", "0")) / 1e6
@@ -49,6 +53,7 @@ async def told(
         finally:
             feeding.cancel()
             _tell(channel, "STOPPING=1")
+            _tell(channel, f"EXTEND_TIMEOUT_USEC={(grace_s + _BEYOND_GRACE_S) * 1e6:.0f}")
 
 
 async def _feed(channel: socket.socket, every_s: float, standstill: Callable[[], str | None]) -> None:

@@ -61,11 +61,15 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
 def test_ready_comes_when_pages_answer_and_the_watchdog_is_fed_until_it_stops(tmp_path: Path) -> None:
     manager = Manager(str(tmp_path / "notify"))
     environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "400000"}
+    environ |= {"CONNECTHUB_POOL__SHUTDOWN_GRACE_S": "300"}
     with Program(tmp_path / "hub", environ) as program:
         assert manager.hear() == "READY=1"
         assert [manager.hear() for _ in range(3)] == ["WATCHDOG=1"] * 3
         assert program.stop() == 0
         assert set(manager.hear_until("STOPPING=1")[:-1]) <= {"WATCHDOG=1"}
+        assert manager.hear() == "EXTEND_TIMEOUT_USEC=330000000", (
+            "the grace, and what the unit leaves beyond it"
+        )
     manager.close()
 
 
@@ -74,7 +78,7 @@ def test_what_stands_still_is_not_fed(manager: Manager, caplog: pytest.LogCaptur
     environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "40000", "WATCHDOG_PID": str(os.getpid())}
 
     async def act() -> None:
-        async with systemd.told(lambda: still[0] if still else None, environ):
+        async with systemd.told(lambda: still[0] if still else None, 60, environ):
             assert await asyncio.to_thread(manager.hear_until, "WATCHDOG=1") == ["READY=1", "WATCHDOG=1"]
             still.append("the tick has stood still for 181 s")
             manager.forget()
@@ -93,7 +97,7 @@ def test_what_stands_still_is_not_fed(manager: Manager, caplog: pytest.LogCaptur
 )
 def test_without_a_manager_nothing_is_told(environ: dict[str, str]) -> None:
     async def act() -> None:
-        async with systemd.told(lambda: None, dict(environ)):
+        async with systemd.told(lambda: None, 60, dict(environ)):
             pass
 
     asyncio.run(act())
@@ -138,4 +142,4 @@ def test_the_unit_is_not_started_again_with_wrong_settings() -> None:
 def test_the_unit_leaves_time_for_what_a_stop_may_take() -> None:
     """The grace, what a shutdown takes beyond it, and the end of the embedded PostgreSQL."""
     seconds = re.search(r"^TimeoutStopSec=(\d+)$", (ROOT / "connecthub.service").read_text(), re.M)
-    assert seconds and int(seconds[1]) >= PoolSettings().shutdown_grace_s + 10
+    assert seconds and int(seconds[1]) == PoolSettings().shutdown_grace_s + systemd._BEYOND_GRACE_S
