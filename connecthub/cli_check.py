@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -49,9 +50,11 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     yield ok("configuration", f"data folder {settings.data_dir}, key file {settings.fernet_key_path}")
     for one in machine_findings(settings):
         yield one
-    if not settings.database.dsn and not (settings.data_dir / "postgres").is_dir():
+    if not settings.database.dsn and not _has_cluster(settings):
         yield warning(
-            "database", "the embedded one is not there yet: the first start makes it (connecthub serve)"
+            "database",
+            "the embedded one is not there yet, or this user may not enter its folder: the first start makes "
+            "it (connecthub serve)",
         )
         return
     try:
@@ -64,3 +67,7 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
         yield fault("database", f"it was lost meanwhile ({error or type(error).__name__}): see that it runs")
     except asyncpg.PostgresError as error:
         yield fault("database", str(unreachable(error)))
+
+
+def _has_cluster(settings: Settings) -> bool:
+    return os.path.isdir(settings.data_dir / "postgres")  # unlike Path: False where one may not look

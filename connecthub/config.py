@@ -132,16 +132,16 @@ def _which_file(config_file: Path | None, environ: Mapping[str, str]) -> tuple[P
         return config_file, "--config"
     if environ.get("CONNECTHUB_CONFIG"):
         return Path(environ["CONNECTHUB_CONFIG"]), "CONNECTHUB_CONFIG"
-    return (_DEFAULT_FILE, "") if _DEFAULT_FILE.exists() else (None, "")
+    return (_DEFAULT_FILE, "") if os.path.exists(_DEFAULT_FILE) else (None, "")
 
 
 def _read_file(file: Path, named_by: str) -> dict[str, dict[str, Any]]:
     """The tables of a TOML file by section."""
-    if not file.is_file():
+    if not os.path.isfile(file):  # which, unlike Path, is False where one may not look
         origin = f" (named by {named_by})" if named_by else ""
         raise ConfigError(
-            f"config file {file}{origin} does not exist or is no file: "
-            "copy config.example.toml there, or correct the path"
+            f"config file {file}{origin} does not exist, is no file, or lies in a folder that this user may "
+            "not enter: copy config.example.toml there, or correct the path"
         )
     try:
         # utf-8-sig: some editors put a byte order mark in front, which TOML itself refuses.

@@ -190,10 +190,11 @@ def _make_data_dir(data_dir: Path) -> None:
 
 
 def _check_plugin_path(settings: Settings) -> None:
-    if not settings.plugin_path.is_dir():
+    if not os.path.isdir(settings.plugin_path):  # which, unlike Path, is False where one may not look
         raise ConfigError(
-            f"[plugins] path {settings.plugin_path} is no folder; set it (CONNECTHUB_PLUGINS__PATH) to "
-            f"the one that holds the packages {', '.join(settings.plugins.packages)}"
+            f"[plugins] path {settings.plugin_path} is no folder, or lies in one that this user may not "
+            "enter; set it (CONNECTHUB_PLUGINS__PATH) to the one that holds the packages "
+            f"{', '.join(settings.plugins.packages)}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -133,14 +134,14 @@ def write(name: str, folder: Path, package: str) -> Made:
     handler_path = f"{package}.{words}.job:{_class_name(words)}Job"
     title = words.replace("_", " ").strip().capitalize()
     packages = [package_folder, *package_folder.parents][: package.count(".") + 1]
-    inits = {one / "__init__.py": "" for one in packages if not (one / "__init__.py").exists()}
+    inits = {one / "__init__.py": "" for one in packages if not os.path.exists(one / "__init__.py")}
     made = {
         job_folder / "__init__.py": "",
         job_folder / "job.py": _JOB.format(title=title, name=_class_name(words)),
         job_folder / "params.example.json": _PARAMS,
         folder / "tests" / f"test_{words}.py": _TEST.format(title=title, handler_path=handler_path),
     }
-    there = [str(file) for file in (job_folder, *made) if file.exists()]
+    there = [str(file) for file in (job_folder, *made) if os.path.exists(file)]
     if there:
         raise RefusedError(f"{there[0]} is there already, and nothing was written; choose another name")
     _write_all(inits | made)

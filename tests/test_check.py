@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 from cryptography.fernet import Fernet
 
 from connecthub.security.vault import Vault
 from tests.installation import Site
+from tests.program import AS_OTHERS
 from tests.web_hub import fetch, run
 
 pytest_plugins = ["tests.installation"]
@@ -77,6 +80,25 @@ def test_a_key_that_does_not_fit_is_a_fault(site: Site) -> None:
     (site.data / "fernet.key").unlink()
     assert "restore the key file" in site.check(status=1)["key"][0]
     assert not (site.data / "fernet.key").exists()
+
+
+def test_what_this_user_may_not_enter_has_its_line(site: Site) -> None:
+    closed = site.folder / "closed"
+    closed.mkdir(mode=0)
+    (site.data / "postgres").mkdir()
+    site.data.chmod(0)
+    for folder, said in ((closed / "data", "may not enter"), (site.data, "cannot be written")):
+        done = subprocess.run(
+            [*AS_OTHERS, sys.executable, "-m", "connecthub", "check"],
+            cwd=site.folder, capture_output=True, text=True, check=False,
+            env=site.environ | {"CONNECTHUB_DATA__DIR": str(folder), "CONNECTHUB_DATABASE__URL": ""},
+        )  # fmt: skip
+        assert done.returncode == 1 and not done.stderr, done.stderr
+        lines = {line.split()[1]: line for line in done.stdout.splitlines()}
+        assert lines["data"].startswith("fault ") and said in lines["data"]
+        assert "this user may not enter its folder" in lines["database:"]
+    key = site.folder / "checkjobs" / "__init__.py" / "fernet.key"
+    assert "cannot be read" in site.check(status=1, CONNECTHUB_SECURITY__FERNET_KEY_PATH=str(key))["key"][0]
 
 
 def test_what_a_person_should_judge_is_a_warning(site: Site) -> None:

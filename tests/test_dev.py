@@ -24,7 +24,7 @@ from connecthub import new_job
 from connecthub.errors import RefusedError
 from connecthub.plugins import BaseJob
 from connecthub.testing import Ran
-from tests.program import ROOT
+from tests.program import AS_OTHERS, ROOT
 from tests.web_hub import fetch, run
 
 pytest_plugins = ["connecthub.testing"]
@@ -215,6 +215,21 @@ def test_a_bad_name_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(RefusedError) as refused:
         new_job.write(name, tmp_path, "extensions")
     assert "\n" not in str(refused.value) and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_this_user_may_not_enter_is_told(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    done = subprocess.run(
+        [*AS_OTHERS, sys.executable, "-m", "connecthub", "new-job", "greet"],
+        cwd=tmp_path,
+        env=environ() | {"CONNECTHUB_PLUGINS__PATH": str(closed / "plugins")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "cannot be written: Permission denied" in done.stderr
 
 
 # The fixture

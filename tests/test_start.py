@@ -9,17 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.program import ROOT, Person, Program
+from tests.program import AS_OTHERS, ROOT, Person, Program
 
 
-def refused(folder: Path, status: int = 2, **environ: str) -> str:
+def refused(folder: Path, status: int = 2, *, before: Sequence[str] = (), **environ: str) -> str:
     """The one line of a start that fails."""
     done = subprocess.run(
-        [sys.executable, "-m", "connecthub"],
+        [*before, sys.executable, "-m", "connecthub"],
         cwd=folder,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("CONNECTHUB_")},
@@ -74,6 +75,21 @@ def test_an_unwritable_data_folder(tmp_path: Path) -> None:
 def test_a_plugin_folder_that_is_none(tmp_path: Path) -> None:
     line = refused(tmp_path, CONNECTHUB_PLUGINS__PATH=str(tmp_path / "nowhere"))
     assert "nowhere" in line and "[plugins] path" in line
+
+
+@pytest.mark.parametrize("place", ["CONNECTHUB_PLUGINS__PATH", "CONNECTHUB_CONFIG"])
+def test_a_place_that_this_user_may_not_enter(tmp_path: Path, place: str) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), place: str(tmp_path / "closed" / "there")}
+    line = refused(tmp_path, 78, before=AS_OTHERS, **environ)
+    assert "closed/there" in line and "this user may not enter" in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: others do not get there")
+def test_a_current_folder_that_this_user_may_not_look_into(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    assert "CONNECTHUB_POOL__SIZE" in refused(closed, before=AS_OTHERS, CONNECTHUB_POOL__SIZE="many")
 
 
 def test_a_service_manager_can_tell_wrong_settings_from_what_may_pass(tmp_path: Path) -> None:

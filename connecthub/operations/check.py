@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from connecthub.errors import DatabaseError, KeyFileError
 from connecthub.operations.check_jobs import plugin_findings, schedule_findings, secret_findings
 from connecthub.operations.finding import Finding, fault, ok, warning
+from connecthub.security import keyfile
 from connecthub.security.vault import Vault
 from connecthub.storage import adoption, health, hubs, keys
 from connecthub.storage.database import Database
@@ -113,7 +114,7 @@ def _schema(revision: str | None) -> Finding:
 async def _key(settings: Settings, db: Database) -> tuple[Vault | None, Finding]:
     path = settings.fernet_key_path
     tokens = await keys.stored_tokens(db)
-    if not tokens and not path.exists():
+    if not tokens and keyfile.is_missing(path):
         return None, warning("key", f"{path} is not there yet: the first start makes it (connecthub serve)")
     try:
         vault = Vault.open(path, may_create=False)

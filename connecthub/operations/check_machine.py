@@ -44,7 +44,14 @@ def _is_loopback(host: str) -> bool:
 
 def _data_folder(settings: Settings) -> Iterator[Finding]:
     folder = settings.data_dir
-    if not folder.is_dir():
+    if not _may_look(folder):
+        yield fault(
+            "data folder",
+            f"{folder} lies in a folder that this user may not enter: run this as the user of the hub, or "
+            "set [data] dir to another one",
+        )
+        return
+    if not os.path.isdir(folder):
         yield warning(
             "data folder", f"{folder} is not there yet: the first start makes it (connecthub serve)"
         )
@@ -65,6 +72,17 @@ def _data_folder(settings: Settings) -> Iterator[Finding]:
         yield ok("data folder", f"{folder} is writable, and private")
 
 
+def _may_look(path: Path) -> bool:
+    """Whether this user can see if something is at `path`."""
+    try:
+        path.stat()
+    except PermissionError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def _is_open(path: Path) -> bool:
     try:
         return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
@@ -77,7 +95,7 @@ def _quoted(path: Path) -> str:
 
 
 def _disk(folder: Path) -> Finding:
-    while not folder.exists():
+    while not os.path.exists(folder):
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     left = f"{free / (1 << 30):.1f} GiB are free" if free >= _LITTLE else f"{free >> 20} MiB are free"
