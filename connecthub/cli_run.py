@@ -206,8 +206,8 @@ class _LogPrinter:
         has_moved = bool(cut) and self._shown > head.count("\n") + 1 and behind != self._behind
         self._behind = behind
         lines = parse(text, row["started_at"], head.count("\n") + 2 if has_moved else self._shown + 1)
-        known = [at for at, line in enumerate(lines) if (line.at, line.text) == self._last] if has_moved else []
-        for line in lines[known[-1] + 1 if known else 0 :]:
+        known = [at for at, line in enumerate(lines, 1) if has_moved and (line.at, line.text) == self._last]
+        for line in lines[known[-1] if known else 0 :]:
             self._shown, self._last = line.n, (line.at, line.text)
             if self._as_json:
                 print_json(asdict(line))

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from connecthub import cron
 from connecthub.cron_words import explain, in_words
 from connecthub.errors import ScheduleError
+from connecthub.storage.jobs import Row
 
 _COMMON_ZONES = ("Asia/Shanghai", "Asia/Hong_Kong", "Asia/Singapore", "Asia/Tokyo", "Europe/Berlin",
                  "Europe/London", "America/New_York", "America/Los_Angeles", "UTC")  # fmt: skip
@@ -27,7 +28,7 @@ def schedule(expression: str, zone: str, language: str, count: int) -> dict[str,
         return {"words": "", "fires": [], "wrong_schedule": explain(error, language)}
 
 
-def wrong_schedule(job: Mapping[str, Any], language: str) -> str:
+def wrong_schedule(job: Mapping[str, Any] | Row, language: str) -> str:
     """What keeps a Job from firing; else what the tick stored, "" where nothing is wrong."""
     found: str = schedule(job["cron_expr"], job["timezone"], language, 1)["wrong_schedule"]
     return found or job["schedule_error"] or ""
