@@ -131,7 +131,7 @@ def test_failing_and_running_are_told_with_their_figures(hub: Hub) -> None:
     assert "&lt;b&gt;no answer" in hub.client.get("/admin/").text
     assert "25.0%" in page, "one success of four"
     [counted] = re.findall(r'href="(/admin/joblogs/list\?[^"]*)">25.0%<', page)[:1]
-    assert "6 match" in hub.page(counted)
+    assert "from=" in counted and "6 match" in hub.page(counted), "whole hours are counted"
     assert len(re.findall(r'class="hub-m-failure" x=', page)) >= 2
     hub.sql("UPDATE jobs SET enabled = false WHERE id = 'sync-1'")
     assert "Nothing is failing" in hub.page("/admin/"), "a disabled Job does not fail"

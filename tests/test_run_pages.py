@@ -363,5 +363,6 @@ def test_a_relative_span_offers_a_link_that_stays(hub: Hub) -> None:
     fixed = hub.page(f"/admin/joblogs/list{link[1]}")
     assert "1 match" in fixed
     spans = dict(re.findall(r'step="1" name="(from|to)" value="([^"]*)"', fixed))
+    assert set(spans) == {"from", "to"}
     again = hub.client.get("/admin/joblogs/list", params={**spans, "status": "SUCCESS"})
     assert "1 match" in again.text, "Search asks for the same span"
