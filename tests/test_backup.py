@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,14 +21,17 @@ import asyncpg
 import pytest
 from cryptography.fernet import Fernet
 
+from connecthub.engine.spool import Spool
 from connecthub.errors import RefusedError
 from connecthub.operations.archive import DUMP, Manifest, new_archive, write_manifest
 from connecthub.security.keyfile import read_keys
 from connecthub.security.vault import Vault
 from connecthub.storage.programs import Programs, find_programs
+from connecthub.storage.runs import Ending
 from connecthub.storage.schema import MIGRATION_LOCK
 from tests import cluster
 from tests.installation import Site
+from tests.program import Program
 from tests.web_hub import fetch, run
 
 pytest_plugins = ["tests.installation"]
@@ -146,6 +150,26 @@ def test_the_key_comes_along_where_it_was_asked_for(filled: Site, elsewhere: Sit
     )
     token = run(fetch(elsewhere.dsn, "SELECT secret_cfg FROM jobs WHERE id = 'a'"))[0]["secret_cfg"]
     assert Vault.open(key, may_create=False).decrypt(token) == {"token": CANARY}
+
+
+def test_ends_in_the_spool_that_was_taken_along_are_stored_beside_the_restored_rows(
+    filled: Site, elsewhere: Site
+) -> None:
+    (row,) = run(fetch(filled.dsn, "SELECT id, worker_id FROM job_logs WHERE status = 'RUNNING'"))
+    spool = Spool(elsewhere.data / "spool", row["worker_id"])
+    spool.write([Ending(row["id"], "SUCCESS", result='{"n": 3}')])
+    spool.close()
+    assert elsewhere.command("restore", str(backup(filled, "--with-key"))).returncode == 0
+    there = "SELECT status, result FROM job_logs WHERE idempotency_key = 'k3'"
+    assert run(fetch(elsewhere.dsn, there))[0]["status"] == "LOST"
+    environ = {name: value for name, value in elsewhere.environ.items() if name.startswith("CONNECTHUB_")}
+    with Program(elsewhere.folder, environ) as program:
+        while list((elsewhere.data / "spool").iterdir()):
+            assert program.process.poll() is None
+            time.sleep(0.05)
+        assert program.stop() == 0
+    (row,) = run(fetch(elsewhere.dsn, there))
+    assert (row["status"], json.loads(row["result"])) == ("SUCCESS", {"n": 3})
 
 
 def test_a_reminder_stands_where_the_key_is_left_out(filled: Site) -> None:
