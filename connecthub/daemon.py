@@ -73,7 +73,7 @@ async def _serve(settings: Settings) -> None:
     on_signals(stop, settings.pool.shutdown_grace_s)
     with _listening(settings) as listener:
         async with AsyncExitStack() as stack:
-            dsn = await stack.enter_async_context(database_url(settings))
+            dsn = await stack.enter_async_context(database_url(settings, lasting=True))
             await migrate(dsn)
             web_db = await Database.open(dsn, size=_WEB_CONNECTIONS, settings=PAGE_SETTINGS)
             stack.push_async_callback(web_db.close)
@@ -138,15 +138,19 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
 
 
 @asynccontextmanager
-async def database_url(settings: Settings) -> AsyncIterator[str]:
-    """The URL of the database that the settings name; the embedded one runs while this is entered."""
+async def database_url(settings: Settings, *, lasting: bool = False) -> AsyncIterator[str]:
+    """The URL of the database that the settings name; the embedded one runs while this is entered.
+
+    Should that end meanwhile, it is started again where this is `lasting`.
+    """
     if settings.database.dsn:
         yield settings.database.dsn
         return
     _make_data_dir(settings.data_dir)
     postgres = await EmbeddedPostgres.start(settings.data_dir)
     try:
-        yield postgres.dsn
+        async with postgres.kept_running() if lasting else contextlib.nullcontext():
+            yield postgres.dsn
     finally:
         await postgres.stop()
 

@@ -24,7 +24,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from connecthub.errors import EmbeddedError
-from connecthub.storage import embedded_binaries, embedded_process
+from connecthub.storage import embedded, embedded_binaries, embedded_process
 from connecthub.storage.embedded import EmbeddedPostgres
 from connecthub.storage.embedded_binaries import service_account
 from connecthub.storage.embedded_folder import PidFile
@@ -200,6 +200,41 @@ def test_the_socket_folder_of_a_killed_server_serves_again(data: Path) -> None:
     asyncio.run(main())
 
 
+def test_the_socket_folder_of_a_stopped_server_serves_again(data: Path) -> None:
+    """A hub that stays connected knows this address alone."""
+    long = data / ("l" * 120)
+
+    async def main() -> None:
+        server = await start(long)
+        before = server.dsn
+        os.kill(pid_of(long) or 0, signal.SIGINT)  # pg_ctl stop: its postmaster.pid goes too
+        await until(lambda: pid_of(long) is None)
+        await server.ensure_running()
+        assert server.dsn == before
+        await server.stop()
+
+    asyncio.run(main())
+
+
+def test_a_hub_whose_server_has_another_socket_is_told(
+    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(embedded, "_LOOK_S", 0.01)
+    long = data / ("l" * 120)
+
+    async def main() -> None:
+        server = await start(long)
+        opened = server._server._socket_dir
+        async with server.kept_running():
+            opened.chmod(0o755)  # others may have put something into it
+            os.kill(pid_of(long) or 0, signal.SIGKILL)
+            await until(lambda: "in another folder now: restart the hub" in caplog.text)
+        await server.stop()
+        shutil.rmtree(opened)
+
+    asyncio.run(main())
+
+
 def test_the_environment_does_not_reach_the_server(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "LC_ALL": "xx_YY.UTF-8",
@@ -238,6 +273,52 @@ def test_a_killed_server_is_started_again(data: Path) -> None:
         await server.stop()
 
     asyncio.run(main())
+
+
+def test_a_server_that_ends_while_it_is_left_does_not_come_back(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_LOOK_S", 0.01)
+
+    async def main(patience: float) -> None:
+        server = await start(data)
+        async with server.kept_running():
+            os.kill(pid_of(data) or 0, signal.SIGKILL)
+            await asyncio.sleep(patience)
+        await server.stop()
+        await asyncio.sleep(0.05)  # in which one that was started still would have shown itself
+        assert pid_of(data) is None
+
+    for patience in (0.0, 0.01, 0.03, 0.06, 0.1, 0.2, 0.4):
+        asyncio.run(main(patience))
+    check_that_it_starts(data)
+
+
+def test_a_cluster_that_is_gone_is_not_made_anew_under_a_hub(
+    data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(embedded, "_LOOK_S", 0.01)
+    monkeypatch.setattr(embedded, "_SLOWEST_S", 0.01)
+
+    async def main() -> None:
+        server = await start(data)
+        await ask(server.dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
+        killed = pid_of(data)
+        assert killed is not None
+        async with server.kept_running():
+            (data / "postgres").rename(data / "away")
+            os.kill(killed, signal.SIGKILL)
+            await until(lambda: "is not there any more" in caplog.text)
+            await asyncio.sleep(0.1)  # for ten tries
+            assert not (data / "postgres").exists()
+            (data / "away").rename(data / "postgres")
+            await until(lambda: "runs again" in caplog.text)
+            assert await ask(server.dsn, "SELECT answer FROM kept") == 42
+        await server.stop()
+
+    asyncio.run(main())
+    assert ["has ended" in one or "does not start" in one for one in caplog.messages] == [True, True, False]
 
 
 def test_the_server_of_a_killed_hub_is_used_again_and_stopped(data: Path) -> None:

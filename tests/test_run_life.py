@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from connecthub.storage.embedded_folder import PidFile
 from tests.program import Person, Program
 
 JOBS = "tests.engine.sample_jobs"
@@ -146,3 +149,32 @@ def test_what_was_missed_while_the_hub_was_down_is_told(tmp_path: Path) -> None:
     assert (missed["status"], missed["reason"]) == ("SKIPPED", "missed")
     assert json.loads(missed["meta"])["missed"]["count"] >= 10
     assert made_up["status"] in ("SUCCESS", "QUEUED") and made_up["scheduled_for"] > missed["scheduled_for"]
+
+
+def test_runs_succeed_again_after_the_embedded_database_has_ended(tmp_path: Path) -> None:
+    """No command meanwhile: each would start the server, too."""
+    environ = {
+        "CONNECTHUB_PLUGINS__PACKAGES": '["tests"]',
+        "CONNECTHUB_SECURITY__ADMIN_PASSWORD": "a password",
+    }
+    with Program(tmp_path, environ) as program:
+        person = Person(program.url)
+        person.sign_in("a password")
+        create(person, "echo", "EchoJob")
+        for number in (signal.SIGKILL, signal.SIGINT):  # killed, then stopped as by pg_ctl
+            before = PidFile.read(program.data / "postgres" / "postmaster.pid")
+            assert before is not None
+            os.kill(before.pid, number)
+            end = time.monotonic() + 40
+            while (
+                PidFile.read(program.data / "postgres" / "postmaster.pid") in (None, before)
+                or person.get("/health/ready").status_code != 200
+            ):
+                assert time.monotonic() < end, "".join(program.lines)
+                time.sleep(0.1)
+            wait_for(person, run_now(person, "echo"), "Success")
+        said = [line for line in program.lines if "embedded PostgreSQL" in line]
+        assert len(said) == 4 and sum("has ended, and is started again" in line for line in said) == 2, said
+        assert program.stop() == 0
+    left = PidFile.read(program.data / "postgres" / "postmaster.pid")
+    assert left is None or not left.is_live(program.data / "postgres")

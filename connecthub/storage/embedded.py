@@ -4,7 +4,8 @@
     <data>/postgres.lock    held by whoever starts, joins or leaves the server
     <data>/postgres.users   held, shared, by every hub that uses the server
 
-The server is a process of its own: it outlives a kill -9 of the hub, and the next start uses it again.
+The server is a process of its own: it outlives a kill -9 of the hub, and the next start uses it again. Where it
+ends by itself, the hub that goes on starts it again.
 Several hubs (and commands) on one data folder share it, and **the last one to leave stops it**, whoever
 started it. The locks are the kernel's, so a killed hub does not count. The server listens on a unix socket
 only, which no other user can reach: its folder has mode 0700, and `peer` authentication knows only root, the
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 DATABASE = "connecthub"
 _LOCK_TIMEOUT_S = START_TIMEOUT_S + 30  # as long as another hub's start may take
+_LOOK_S = 2.0  # how late the end of a server is noticed
+_SLOWEST_S = 60.0  # between two tries to start it again
 
 
 class EmbeddedPostgres:
@@ -90,6 +93,44 @@ class EmbeddedPostgres:
                 f"mend that, {WAY_OUT}"
             ) from error
         return started
+
+    @contextlib.asynccontextmanager
+    async def kept_running(self) -> AsyncIterator[None]:
+        """While this is entered a server that has ended is started again."""
+        keeping = asyncio.create_task(self._keep_running(), name="embedded PostgreSQL")
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})  # until a start in the middle is one that `stop` can see
+
+    async def _keep_running(self) -> None:
+        dsn, failures = self.dsn, 0
+        while True:
+            await asyncio.sleep(min(_LOOK_S * (1 << min(failures, 10)), _SLOWEST_S))
+            try:
+                if not failures:
+                    if await asyncio.to_thread(self._server.lives):
+                        continue
+                    log.warning("the embedded PostgreSQL has ended, and is started again")
+                await self._start_again()
+            except Exception as error:  # whatever it is, the next try may be the one that succeeds
+                failures += 1
+                if failures == 1:
+                    unforeseen = None if isinstance(error, EmbeddedError) else error
+                    log.error("the embedded PostgreSQL does not start: %s", error, exc_info=unforeseen)
+                continue
+            failures = 0
+            log.info("the embedded PostgreSQL runs again")
+            if self.dsn != dsn:
+                log.error("the embedded PostgreSQL has its socket in another folder now: restart the hub")
+
+    async def _start_again(self) -> None:
+        """Never on a new cluster, which would be an empty one: its disk may be away."""
+        cluster = self._data_dir / "postgres"
+        if not await asyncio.to_thread(os.path.exists, cluster / "PG_VERSION"):
+            raise EmbeddedError(f"{cluster} is not there any more: put it back")
+        await self.ensure_running()
 
     async def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Leave the server, and stop it if no other hub uses it: fast, and after `timeout_s` at once.

@@ -179,7 +179,8 @@ def socket_folder(cluster: Path, left_over: PidFile | None, account: Account) ->
     """Where the server puts its socket: in the cluster, or else in a short private folder of its own.
 
     The cluster's path serves where it is short enough for a socket and passes unharmed through a URL's list
-    of hosts. The private folder of a killed server is taken again, if it is still the account's alone.
+    of hosts. The private folder has the same name each time, as hubs that go on know no other address, unless
+    somebody else has that name; and that of a killed server is taken again, if it is still the account's alone.
     """
     path = str(cluster)
     if len(os.fsencode(cluster)) + len(f"/.s.PGSQL.{PORT}") <= SOCKET_LIMIT and not set(path) & set(",:"):
@@ -191,17 +192,27 @@ def socket_folder(cluster: Path, left_over: PidFile | None, account: Account) ->
     refusals = []
     for place in SOCKET_PLACES:
         try:
-            folder = Path(tempfile.mkdtemp(prefix="connecthub-", dir=place))
+            return _private_folder(place, cluster, account)
         except OSError as error:
             refusals.append(f"{place}: {error.strerror}")
-            continue
-        if not account.is_ours:
-            os.chown(folder, account.uid, account.gid)
-        return folder
     raise EmbeddedError(
         f"a socket cannot have the path of {cluster}, and no other folder could be made for it "
         f"({'; '.join(refusals)}): choose a short [data] dir, {WAY_OUT}"
     )
+
+
+def _private_folder(place: Path, cluster: Path, account: Account) -> Path:
+    found = cluster.stat()
+    folder = place / f"connecthub-{found.st_dev:x}-{found.st_ino:x}"
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        if is_private(folder, account):
+            return folder
+        folder = Path(tempfile.mkdtemp(prefix="connecthub-", dir=place))  # somebody else has taken the name
+    if not account.is_ours:
+        os.chown(folder, account.uid, account.gid)
+    return folder
 
 
 def is_private(folder: Path, account: Account) -> bool:

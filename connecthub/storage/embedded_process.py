@@ -103,6 +103,10 @@ class ServerProcess:
             await asyncio.sleep(_POLL_S)
         return False
 
+    def lives(self) -> bool:
+        """Whether its process is there; cheap, and says nothing of its answers."""
+        return self._pid() is not None
+
     async def launch(self) -> None:
         """Start the server and wait until it answers; the cluster is created where there is none.
 
