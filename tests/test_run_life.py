@@ -161,20 +161,19 @@ def test_runs_succeed_again_after_the_embedded_database_has_ended(tmp_path: Path
         person = Person(program.url)
         person.sign_in("a password")
         create(person, "echo", "EchoJob")
-        for number in (signal.SIGKILL, signal.SIGINT):  # killed, then stopped as by pg_ctl
-            before = PidFile.read(program.data / "postgres" / "postmaster.pid")
-            assert before is not None
-            os.kill(before.pid, number)
-            end = time.monotonic() + 40
-            while (
-                PidFile.read(program.data / "postgres" / "postmaster.pid") in (None, before)
-                or person.get("/health/ready").status_code != 200
-            ):
-                assert time.monotonic() < end, "".join(program.lines)
-                time.sleep(0.1)
-            wait_for(person, run_now(person, "echo"), "Success")
+        before = PidFile.read(program.data / "postgres" / "postmaster.pid")
+        assert before is not None
+        os.kill(before.pid, signal.SIGKILL)
+        end = time.monotonic() + 40
+        while (
+            PidFile.read(program.data / "postgres" / "postmaster.pid") in (None, before)
+            or person.get("/health/ready").status_code != 200
+        ):
+            assert time.monotonic() < end, "".join(program.lines)
+            time.sleep(0.1)
+        wait_for(person, run_now(person, "echo"), "Success")
         said = [line for line in program.lines if "embedded PostgreSQL" in line]
-        assert len(said) == 4 and sum("has ended, and is started again" in line for line in said) == 2, said
+        assert len(said) == 2 and "has ended, and is started again" in said[0], said
         assert program.stop() == 0
     left = PidFile.read(program.data / "postgres" / "postmaster.pid")
     assert left is None or not left.is_live(program.data / "postgres")
