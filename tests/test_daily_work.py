@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -168,11 +169,14 @@ def test_a_long_log_is_followed_behind_what_is_left_out_of_it(site: Site) -> Non
     )
     follower = site.start("run", "log", "-f", "1")
     assert follower.stdout is not None
+    too_long = threading.Timer(60, follower.kill)  # a line that does not come would be waited for without end
+    too_long.start()
     assert [follower.stdout.readline().split()[-1] for _ in range(5)] == ["0", "[TRUNCATED]", "1", "2", "3"]
     site.sql(f"UPDATE job_logs SET run_log = '{log(2)}'")
     assert follower.stdout.readline().endswith("line 4\n")
     site.sql("UPDATE job_logs SET status = 'SUCCESS', finished_at = now(), lease_expires_at = NULL")
     rest, _ = follower.communicate(timeout=30)
+    too_long.cancel()
     assert (follower.returncode, rest) == (0, "")
 
 
