@@ -52,6 +52,7 @@ def test_keys_can_be_switched_off_on_every_page(hub: Hub, visit: Visit) -> None:
         page.locator("body").press("?")
         page.locator("#hub-keys-on").uncheck()
         page.keyboard.press("Escape")
+        expect(page.locator("dialog.hub-fetched")).to_have_count(0)
         page.locator("body").press("w")
         expect(page.locator("#log-wrap")).to_have_attribute("aria-pressed", "true")
         page.locator("body").press("[")
@@ -59,6 +60,7 @@ def test_keys_can_be_switched_off_on_every_page(hub: Hub, visit: Visit) -> None:
         page.locator("#hub-keys-on").check()
         assert page.url.endswith(f"/{second}")
         page.keyboard.press("Escape")
+        expect(page.locator("dialog.hub-fetched")).to_have_count(0)
         page.locator("body").press("[")
         someone.at(f"/admin/joblogs/details/{first}")
 
