@@ -165,8 +165,9 @@ def test_ends_in_the_spool_that_was_taken_along_are_stored_beside_the_restored_r
     assert run(fetch(elsewhere.dsn, there))[0]["status"] == "LOST"
     environ = {name: value for name, value in elsewhere.environ.items() if name.startswith("CONNECTHUB_")}
     with Program(elsewhere.folder, environ) as program:
+        until = time.monotonic() + 60
         while list((elsewhere.data / "spool").iterdir()):
-            assert program.process.poll() is None
+            assert program.process.poll() is None and time.monotonic() < until
             time.sleep(0.05)
         assert program.stop() == 0
     (row,) = run(fetch(elsewhere.dsn, there))

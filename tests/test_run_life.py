@@ -16,16 +16,16 @@ from connecthub.storage.embedded_folder import PidFile
 from tests.program import Person, Program
 
 JOBS = "tests.engine.sample_jobs"
+ENVIRON = {
+    "CONNECTHUB_PLUGINS__PACKAGES": '["extensions", "tests"]',
+    "CONNECTHUB_SECURITY__ADMIN_PASSWORD": "a password",
+}
 
 
 @pytest.fixture(scope="module")
 def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
     """Signed in at a program of the module's own."""
-    environ = {
-        "CONNECTHUB_PLUGINS__PACKAGES": '["extensions", "tests"]',
-        "CONNECTHUB_SECURITY__ADMIN_PASSWORD": "a password",
-    }
-    with Program(tmp_path_factory.mktemp("life"), environ) as program:
+    with Program(tmp_path_factory.mktemp("life"), ENVIRON) as program:
         person = Person(program.url)
         person.sign_in("a password")
         yield person
@@ -118,11 +118,7 @@ def test_a_job_that_is_running_cannot_be_deleted(person: Person) -> None:
 
 
 def test_what_was_missed_while_the_hub_was_down_is_told(tmp_path: Path) -> None:
-    environ = {
-        "CONNECTHUB_PLUGINS__PACKAGES": '["tests"]',
-        "CONNECTHUB_SECURITY__ADMIN_PASSWORD": "a password",
-    }
-    with Program(tmp_path, environ) as program:
+    with Program(tmp_path, ENVIRON) as program:
         person = Person(program.url)
         person.sign_in("a password")
         create(person, "every-minute", "EchoJob", cron_expr="* * * * *")
@@ -132,11 +128,11 @@ def test_what_was_missed_while_the_hub_was_down_is_told(tmp_path: Path) -> None:
         " WHERE id = 'every-minute'"
     )
     assert "paused" in program.command("pause")
-    with Program(tmp_path, environ) as program:
+    with Program(tmp_path, ENVIRON) as program:
         assert not program.fetch("SELECT FROM job_logs")
         assert "resumed" in program.command("resume")
         assert program.stop() == 0
-    with Program(tmp_path, environ) as program:
+    with Program(tmp_path, ENVIRON) as program:
         person = Person(program.url)
         person.sign_in("a password")
         end = time.monotonic() + 30
@@ -153,11 +149,7 @@ def test_what_was_missed_while_the_hub_was_down_is_told(tmp_path: Path) -> None:
 
 def test_runs_succeed_again_after_the_embedded_database_has_ended(tmp_path: Path) -> None:
     """No command meanwhile: each would start the server, too."""
-    environ = {
-        "CONNECTHUB_PLUGINS__PACKAGES": '["tests"]',
-        "CONNECTHUB_SECURITY__ADMIN_PASSWORD": "a password",
-    }
-    with Program(tmp_path, environ) as program:
+    with Program(tmp_path, ENVIRON) as program:
         person = Person(program.url)
         person.sign_in("a password")
         create(person, "echo", "EchoJob")
