@@ -193,8 +193,7 @@ WHERE e.meta ? 'lease_expired_at' AND NOT EXISTS (SELECT FROM known WHERE known.
   AND NOT EXISTS (SELECT FROM due WHERE due.id = e.id)
 UNION ALL SELECT id FROM known WHERE status = 'SUCCESS'
 """
-# Rule 13 asks for the Job and its newer fire times: a tick or a save that is under way is waited for, and none begins
-# before the next attempt is there to be seen.
+# Rule 13: a tick or a save that is under way is waited for, and none begins before the next attempt is to be seen.
 _LOCK_JOBS = "SELECT FROM jobs WHERE id = ANY(ARRAY({})) ORDER BY id FOR SHARE"
 _LOCK_ENDED = _LOCK_JOBS.format("SELECT job_id FROM job_logs WHERE id = ANY($1::bigint[])")
 _SUPERSEDE = f"""
